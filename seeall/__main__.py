@@ -1,0 +1,5 @@
+"""`python -m seeall` is the `ssl` command."""
+
+from seeall.cli import app
+
+app(prog_name="ssl")

@@ -1,0 +1,1 @@
+"""The feature contract and the networks that keep it."""

@@ -1,0 +1,1 @@
+"""Pictures: finding, reading and checking them; the synthetic world; keyed randomness."""

@@ -1,0 +1,1 @@
+"""An index folder: vectors that are never lost, and FAISS to search them."""

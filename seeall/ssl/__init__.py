@@ -1,0 +1,1 @@
+"""Learning without labels: objectives, views, projector, probes."""

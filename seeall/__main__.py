@@ -2,4 +2,4 @@
 
 from seeall.cli import app
 
-app(prog_name="ssl")
+app()

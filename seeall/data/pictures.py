@@ -1,0 +1,219 @@
+"""A collection of pictures, found but not yet read: folders, manifests, and the synthetic world.
+
+`find("photos")` walks a folder and everything below it; `find("list.csv")` reads a manifest with a column
+`path` and, where there are, `label`, `split` and any other metadata; `find("scenes:n=500")` is the synthetic world.
+Sub-folder names are labels, and where the top folders are called train, val, test they are splits.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from seeall.data import keyed
+from seeall.data.decode import EXTENSIONS, Pixels, decode
+from seeall.types import SeeallError
+
+T = TypeVar("T")
+
+SPLITS = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
+MANIFESTS = (".txt", ".csv", ".parquet")
+
+
+@dataclasses.dataclass(frozen=True)
+class Pictures:
+    """n pictures in a fixed order.
+
+    source: what the user typed · ids: n unique names, relative to the source · keys: n things that `reader`
+    turns into pixels · labels, splits: n names or None · metadata: n dictionaries or None · root: the folder that
+    holds them, None for the synthetic world
+    """
+
+    source: str
+    ids: Sequence[str]
+    keys: Sequence[Any]
+    reader: Callable[[Any, int | None], Pixels]
+    labels: Sequence[str] | None = None
+    splits: Sequence[str | None] | None = None
+    metadata: Sequence[dict[str, Any]] | None = None
+    root: Path | None = None
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def read(self, i: int, shortest: int | None = None) -> Pixels:
+        """Pixels (H, W, 3) uint8 of picture i; see `decode` for `shortest`. Raises Unreadable."""
+        return self.reader(self.keys[i], shortest)
+
+    def subset(self, rows: Sequence[int]) -> Pictures:
+        """The pictures at `rows`, in that order."""
+
+        def take(column: Sequence[T]) -> list[T]:
+            return [column[i] for i in rows]
+
+        return dataclasses.replace(
+            self,
+            ids=take(self.ids),
+            keys=take(self.keys),
+            labels=self.labels and take(self.labels),
+            splits=self.splits and take(self.splits),
+            metadata=self.metadata and take(self.metadata),
+        )
+
+    def split(self, name: str) -> Pictures:
+        """The pictures of one split; empty where there is none of that name."""
+        return self.subset([i for i, s in enumerate(self.splits or []) if s == name])
+
+    def limit(self, n: int, seed: int = 0) -> Pictures:
+        """At most n pictures, drawn by seed, as many of each label as can be; in their old order."""
+        if n < 1:
+            raise SeeallError(f"--limit {n}: want at least 1 picture")
+        if n >= len(self):
+            return self
+        order = keyed.permutation(len(self), seed, 0x11A17).tolist()
+        turn: dict[str, int] = {}
+        ranked = []
+        for place, i in enumerate(order):
+            label = self.labels[i] if self.labels else ""
+            turn[label] = turn.get(label, 0) + 1
+            ranked.append((turn[label], place, i))
+        return self.subset(sorted(i for _, _, i in sorted(ranked)[:n]))
+
+    def classes(self) -> list[str]:
+        """The different labels, sorted; empty where there are none."""
+        return sorted(set(self.labels or ()))
+
+    def targets(self) -> torch.Tensor:
+        """(n,) int64: each picture's place in `classes()`. Raises SeeallError where pictures have no labels."""
+        if self.labels is None:
+            raise SeeallError(
+                f"{self.source}: no labels found; give each class a sub-folder or a manifest a column 'label'"
+            )
+        place = {name: i for i, name in enumerate(self.classes())}
+        return torch.tensor([place[name] for name in self.labels], dtype=torch.int64)
+
+    def fingerprint(self) -> str:
+        """A digest of what the pictures are: ids, file sizes and labels."""
+        digest = hashlib.sha256()
+        for i, key in enumerate(self.keys):
+            size = os.stat(key).st_size if isinstance(key, str) and os.path.exists(key) else key  # noqa: PTH110, PTH116
+            digest.update(f"{self.ids[i]}\0{size}\0{self.labels[i] if self.labels else ''}\n".encode(errors="replace"))
+        return digest.hexdigest()[:16]
+
+
+def find(data: str, *, limit: int | None = None, seed: int = 0) -> Pictures:
+    """The pictures that `data` names: a folder, a manifest, one picture, or `scenes:…`.
+
+    Raises: SeeallError where it does not exist or holds no picture.
+    """
+    path = Path(data).expanduser()
+    if data == "scenes" or data.startswith("scenes:"):
+        pictures = _scenes(data)
+    elif path.is_dir():
+        pictures = _folder(path, data)
+    elif not path.exists():
+        raise SeeallError(f"{data}: no such file or folder")
+    elif path.suffix.lower() in MANIFESTS:
+        pictures = _manifest(path, data)
+    elif path.suffix.lower() in EXTENSIONS:
+        pictures = Pictures(data, [path.name], [str(path)], decode, root=path.parent)
+    else:
+        raise SeeallError(f"{data}: neither a folder, a manifest ({', '.join(MANIFESTS)}) nor a picture")
+    return pictures if limit is None else pictures.limit(limit, seed)
+
+
+def _walk(folder: str, seen: set[str]) -> Iterator[str]:
+    """Files below `folder` in sorted order, links followed, each folder once, hidden ones left out."""
+    real = os.path.realpath(folder)
+    if real in seen:
+        return
+    seen.add(real)
+    try:
+        entries = sorted(os.scandir(folder), key=lambda e: e.name)
+    except OSError as fault:
+        raise SeeallError(f"{folder}: cannot be read: {fault.strerror}") from None
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            yield from _walk(entry.path, seen)
+        else:
+            yield entry.path
+
+
+def _folder(root: Path, source: str) -> Pictures:
+    files = [f for f in _walk(str(root), set()) if os.path.splitext(f)[1].lower() in EXTENSIONS]  # noqa: PTH122
+    if not files:
+        raise SeeallError(f"{source}: no pictures in it or below; looked for {', '.join(sorted(EXTENSIONS)[:8])}, …")
+    start = len(str(root).rstrip(os.sep)) + 1 if str(root) != os.sep else 1
+    ids = [f[start:] for f in files]
+    parts = [Path(i).parts[:-1] for i in ids]
+    tops = {p[0].lower() for p in parts if p}
+    split = all(parts) and len(tops) > 1 and tops <= SPLITS.keys()
+    labels = ["/".join(p[1:] if split else p) for p in parts]
+    return Pictures(
+        source, ids, files, decode,
+        labels=labels if len(set(labels)) > 1 else None,
+        splits=[SPLITS[p[0].lower()] for p in parts] if split else None,
+        root=root,
+    )  # fmt: skip
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    """A manifest's rows as dictionaries that hold at least `path`."""
+    try:
+        if path.suffix.lower() == ".parquet":
+            import pyarrow.parquet
+
+            rows: list[dict[str, Any]] = pyarrow.parquet.read_table(path).to_pylist()
+        elif path.suffix.lower() == ".csv":
+            with path.open(newline="", encoding="utf-8-sig") as file:
+                rows = [dict(row) for row in csv.DictReader(file)]
+        else:
+            lines = path.read_text(encoding="utf-8").splitlines()
+            rows = [{"path": line.strip()} for line in lines if line.strip() and not line.startswith("#")]
+    except (OSError, ValueError, csv.Error) as fault:
+        raise SeeallError(f"{path}: cannot be read as a manifest: {str(fault).splitlines()[0]}") from None
+    if rows and "path" not in rows[0]:
+        raise SeeallError(f"{path}: a manifest needs a column 'path'; it has {', '.join(map(str, rows[0]))}")
+    return rows
+
+
+def _manifest(path: Path, source: str) -> Pictures:
+    rows = _rows(path)
+    if not rows:
+        raise SeeallError(f"{source}: the manifest lists no pictures")
+    ids = [str(row.pop("path")) for row in rows]
+    if len(set(ids)) < len(ids):
+        twice = next(i for n, i in enumerate(ids) if i in ids[:n])
+        raise SeeallError(f"{source}: {twice!r} is listed more than once; list each picture once")
+    labels = [row.pop("label", None) for row in rows]
+    splits = [row.pop("split", None) for row in rows]
+    return Pictures(
+        source, ids, [str(path.parent / i) for i in ids], decode,
+        labels=[str(name) for name in labels] if all(name not in (None, "") for name in labels) else None,
+        splits=[SPLITS.get(str(s).lower()) for s in splits] if any(splits) else None,
+        metadata=rows if rows[0] else None,
+        root=path.parent,
+    )  # fmt: skip
+
+
+def _scenes(source: str) -> Pictures:
+    from seeall.data import scenes
+
+    world = scenes.parse(source)
+    rows = range(len(world))
+    return Pictures(
+        source,
+        [world.id(i) for i in rows],
+        rows,
+        lambda i, _: world.image(i),
+        labels=[world.label(i) for i in rows],
+    )

@@ -1,0 +1,267 @@
+"""Pictures as pixels: read once and kept where they fit, read again for every crop where they do not.
+
+A first pass reads every picture, so that damaged files are known before training starts. Pixels that fit into
+the budget stay in memory, all of one size as one tensor on the device; otherwise the pass only checks, and
+crops are cut from the files by `workers` threads (Pillow and torch release the interpreter while they decode
+and resize; threads need no copies, so memory does not grow with workers).
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import csv
+import os
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import torch
+from torch import Tensor
+
+from seeall.console import bar, log
+from seeall.data.crops import crop_batch, crop_one
+from seeall.data.decode import Pixels, Unreadable
+from seeall.data.pictures import Pictures
+from seeall.types import SeeallError
+
+T = TypeVar("T")
+
+MEMORY_SHARE = 0.25
+"""The part of free memory that pixels may take."""
+
+SKIPPED_SHARE = 0.05
+"""The part of the pictures that may be unreadable before it is an error."""
+
+_QUICK = 0.5e-3  # seconds a picture: below this, handing pictures to threads costs more than reading them
+
+
+def _same(pixels: Pixels) -> Pixels:
+    return pixels
+
+
+class Store:
+    """Readable pictures and what is kept of their pixels.
+
+    pictures: those that can be read · skipped: (id, reason) of those that cannot
+    sizes: (n, 2) int64, height and width in px of what `crop` cuts from
+    """
+
+    def __init__(
+        self,
+        pictures: Pictures,
+        sizes: Tensor,
+        skipped: Sequence[tuple[str, str]],
+        kept: Tensor | list[Pixels] | None,
+        shortest: int,
+        workers: int,
+    ) -> None:
+        self.pictures, self.sizes, self.skipped = pictures, sizes, skipped
+        self._kept, self._shortest = kept, shortest
+        self._pool = None if isinstance(kept, Tensor) else ThreadPoolExecutor(max(1, workers), "pictures")
+
+    def __len__(self) -> int:
+        return len(self.pictures)
+
+    @property
+    def resident(self) -> str:
+        """Where the pixels are: "device" or "memory" where they are kept, "files" where they are not."""
+        return "device" if isinstance(self._kept, Tensor) else "files" if self._kept is None else "memory"
+
+    def crop(self, rows: Tensor, boxes: Tensor, flips: Tensor, size: int) -> Tensor:
+        """Cut V views of each of B pictures.
+
+        rows: (B,) int64 · boxes: (V·B, 4) int64 x, y, w, h in px, all first views before all second ones ·
+        flips: (V·B,) bool
+
+        Returns: (V·B, 3, size, size), float32 in [0, 1] from a tensor on the device, else uint8.
+        """
+        if isinstance(self._kept, Tensor):
+            return crop_batch(self._kept[rows.to(self._kept.device)], boxes, flips, size)
+        assert self._pool is not None
+        views = len(boxes) // len(rows)
+        grid, turned = boxes.view(views, len(rows), 4).tolist(), flips.view(views, len(rows)).tolist()
+
+        def cut(column: int) -> list[Tensor]:
+            pixels = self._pixels(int(rows[column]))
+            return [crop_one(pixels, grid[v][column], turned[v][column], size) for v in range(views)]
+
+        cuts = list(self._pool.map(cut, range(len(rows))))
+        return torch.stack([column[v] for v in range(views) for column in cuts])
+
+    def _pixels(self, row: int) -> Pixels:
+        if isinstance(self._kept, list):
+            return self._kept[row]
+        try:
+            return self.pictures.read(row, self._shortest)
+        except Unreadable as fault:
+            raise SeeallError(
+                f"{self.pictures.ids[row]}: was readable when training began, now {fault}; restore it and --resume"
+            ) from None
+
+    def to(self, device: torch.device) -> None:
+        """Move pixels that are one tensor to `device`, if they take no more than their share of its memory."""
+        if isinstance(self._kept, Tensor) and device.type == "cuda":
+            free, _ = torch.cuda.mem_get_info(device)
+            if self._kept.nbytes < free * MEMORY_SHARE:
+                self._kept = self._kept.to(device)
+
+    def write_skipped(self, path: Path) -> None:
+        """List what was skipped, and why, as a CSV file; none where nothing was."""
+        if self.skipped:
+            with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+                csv.writer(file).writerows([("path", "reason"), *self.skipped])
+
+
+def free_memory() -> int:
+    """Bytes of main memory that a process can still take, a container's limit heeded."""
+    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    try:
+        fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+        free = int(fields["MemAvailable"].split()[0]) * 1024
+        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
+        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
+        free = min(free, int(limit) - used) if limit != "max" else free
+    except (OSError, KeyError, ValueError):
+        pass
+    return free
+
+
+def load(
+    pictures: Pictures,
+    *,
+    shortest: int,
+    budget: int | None = None,
+    workers: int = 0,
+    allow_skipped: bool = False,
+) -> Store:
+    """Read `pictures` once; keep their pixels if they fit.
+
+    shortest: the shorter side, px, that crops need at most; see `decode`
+    budget: bytes of pixels that may stay in memory; by default a quarter of what is free
+    workers: threads that read; 0 takes one for each core
+
+    Raises: SeeallError where nothing can be read, or more than a twentieth cannot and not `allow_skipped`.
+    """
+    room = int(free_memory() * MEMORY_SHARE) if budget is None else budget
+    good: list[int] = []
+    skipped: list[tuple[str, str]] = []
+    sizes: list[tuple[int, int]] = []
+    pixels: list[Pixels] | None = []
+    taken = 0
+    with bar("reading pictures", len(pictures)) as progress:
+        for i, result in enumerate(read_all(pictures, shortest, workers, _same)):
+            progress.update(1)
+            if isinstance(result, Unreadable):
+                skipped.append((pictures.ids[i], str(result)))
+                continue
+            good.append(i)
+            sizes.append((result.shape[0], result.shape[1]))
+            taken += result.nbytes
+            if pixels is not None:
+                pixels.append(result)
+                pixels = pixels if taken <= room else None
+    complain(pictures, skipped, allow_skipped)
+    readable = pictures.subset(good) if skipped else pictures
+    kept: Tensor | list[Pixels] | None = pixels
+    if pixels is not None and len(set(sizes)) == 1:
+        kept = torch.empty((len(pixels), 3, *sizes[0]), dtype=torch.uint8)
+        for i in range(len(pixels)):
+            kept[i] = torch.from_numpy(pixels[i].copy()).permute(2, 0, 1)
+    return Store(readable, torch.tensor(sizes), skipped, kept, shortest, workers or cores())
+
+
+def complain(pictures: Pictures, skipped: Sequence[tuple[str, str]], allowed: bool) -> None:
+    """A note where a few pictures were skipped; SeeallError where all were, or too many."""
+    if not skipped:
+        return
+    first = f"{skipped[0][0]} ({skipped[0][1]})"
+    if len(skipped) == len(pictures):
+        raise SeeallError(f"{pictures.source}: none of the {len(pictures)} pictures can be read; the first: {first}")
+    if len(skipped) > SKIPPED_SHARE * len(pictures) and not allowed:
+        raise SeeallError(
+            f"{pictures.source}: {len(skipped)} of {len(pictures)} pictures cannot be read, such as {first}; "
+            "mend or remove them, or go on without them with --allow-skipped"
+        )
+    log.warning("skipped %d of %d pictures, such as %s", len(skipped), len(pictures), first)
+
+
+def cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def read_all(
+    pictures: Pictures, shortest: int | None, workers: int, then: Callable[[Pixels], T]
+) -> Iterator[T | Unreadable]:
+    """`then(pixels)` of every picture, in order, or why there are none.
+
+    Small files are read in this thread, others by `workers` threads (0: one a core).
+    """
+
+    def read(i: int) -> T | Unreadable:
+        try:
+            return then(pictures.read(i, shortest))
+        except Unreadable as fault:
+            return fault
+
+    sample = min(len(pictures), 16)
+    start = time.perf_counter()
+    for i in range(sample):
+        yield read(i)
+    quick = (time.perf_counter() - start) / max(sample, 1) < _QUICK
+    workers = 1 if quick else workers or cores()
+    if workers == 1:
+        yield from map(read, range(sample, len(pictures)))
+        return
+    with ThreadPoolExecutor(workers, "read") as pool:
+        waiting: collections.deque[Future[T | Unreadable]] = collections.deque()
+        try:
+            for i in range(sample, len(pictures)):
+                waiting.append(pool.submit(read, i))
+                if len(waiting) >= 4 * workers:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def background(items: Iterable[T], depth: int = 2) -> Iterator[T]:
+    """The same items, made by a thread that is up to `depth` of them ahead."""
+    ready: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(depth)
+    over = threading.Event()
+
+    def put(item: tuple[T | None, BaseException | None]) -> None:
+        while not over.is_set():
+            with contextlib.suppress(queue.Full):
+                ready.put(item, timeout=0.1)
+                return
+
+    def work() -> None:
+        try:
+            for item in items:
+                put((item, None))
+                if over.is_set():
+                    return
+            put((None, StopIteration()))
+        except BaseException as fault:
+            put((None, fault))
+
+    thread = threading.Thread(target=work, name="background", daemon=True)
+    thread.start()
+    try:
+        while True:
+            item, fault = ready.get()
+            if isinstance(fault, StopIteration):
+                return
+            if fault is not None:
+                raise fault
+            yield item  # type: ignore[misc]
+    finally:
+        over.set()
+        thread.join()

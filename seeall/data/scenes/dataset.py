@@ -1,0 +1,184 @@
+"""`scenes:…` as a set of pictures: the settings, the n-th picture, and the truth about it.
+
+Everything is a function of (settings, i). Picture i is number `first + i` of its world; it shows identity
+`first_identity + number mod identities`, so that each identity gets n / identities pictures.
+
+For a test on new pictures of known identities, continue with `first`; for one on unseen identities, with
+`first_identity`:
+
+>>> learn = parse("scenes:n=400,identities=40")
+>>> new_pictures = parse("scenes:n=80,identities=40,first=400")
+>>> unseen = parse("scenes:n=80,identities=8,first_identity=40")
+>>> learn.id(0), new_pictures.id(0), unseen.id(0)
+('scenes/identity_0000/000000', 'scenes/identity_0000/000400', 'scenes/identity_0040/000000')
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from seeall import catalog
+from seeall.data.scenes import world
+from seeall.data.scenes.render import render
+from seeall.data.scenes.shapes import NAMES
+from seeall.types import SeeallError
+
+_LARGEST = (1 << 31) - 1
+_MOST_THINGS = 10
+_CROWD = 16
+"""Least size for more than one thing, px: below it the chief one could be hidden to the last pixel."""
+_SMALLEST = 0.003
+"""A thing that shows on less than this share of the picture is left out of the truth, unless it is the chief
+one."""
+
+
+@dataclass(frozen=True, eq=False)
+class Truth:
+    """A picture and all that is known about it. M things, the chief one first; H = W = size."""
+
+    image: NDArray[np.uint8]
+    """(H, W, 3) sRGB."""
+    classes: NDArray[np.int64]
+    """(M,) from 0; the names are in `shapes.NAMES`."""
+    identities: NDArray[np.int64]
+    """(M,) numbers of the identities."""
+    boxes: NDArray[np.float32]
+    """(M, 4) xyxy, px, tight around the visible part: the pixel in column c covers x from c to c + 1."""
+    masks: NDArray[np.bool_]
+    """(M, H, W) the visible parts; no pixel is in two."""
+    semantic: NDArray[np.uint8]
+    """(H, W) 0 for the background, else class + 1: the union of the masks."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scenes:
+    """The synthetic world: `n` pictures, each of one chief thing and, if asked for, some more.
+
+    Raises: SeeallError for a value out of bounds.
+    """
+
+    n: int = 2000
+    """Pictures."""
+    size: int = 64
+    """Side of a picture, px. The same picture is drawn at every size; only the camera noise differs."""
+    seed: int = 0
+    """The world: another seed has other identities and other pictures."""
+    classes: int = 8
+    """Shapes in use, the first of `shapes.NAMES`."""
+    identities: int = 200
+    """Different objects in this set."""
+    first_identity: int = 0
+    """Number of the first of them."""
+    first: int = 0
+    """Number of the first picture."""
+    things: str = "1"
+    """Things in a picture: a number, or the least and the most, as in 1-3."""
+    light: float = 0.6
+    """How much colour, strength and slope of the light vary, 0 to 1."""
+    noise: float = 0.3
+    """How strong the camera noise may be, 0 to 1."""
+    poles: float = 0.2
+    """Share of pictures with a nameless pole in front of the chief thing, 0 to 1."""
+
+    def __post_init__(self) -> None:
+        for name, low, high in (
+            ("n", 1, _LARGEST), ("size", 8, 4096), ("seed", 0, _LARGEST), ("classes", 1, len(NAMES)),
+            ("identities", 1, _LARGEST), ("first_identity", 0, _LARGEST), ("first", 0, _LARGEST),
+            ("light", 0, 1), ("noise", 0, 1), ("poles", 0, 1),
+        ):  # fmt: skip
+            value = getattr(self, name)
+            if not low <= value <= high:
+                raise SeeallError(f"scenes: {name}={value} is out of bounds; choose from {low} to {high}")
+        most = self._odds().things[1]
+        if most > 1 and self.size < _CROWD:
+            raise SeeallError(f"scenes: things={self.things} need size={_CROWD} or more, not {self.size}")
+
+    def _odds(self) -> world.Odds:
+        match = re.fullmatch(r"(\d{1,3})(?:-(\d{1,3}))?", str(self.things))
+        low, high = (int(match[1]), int(match[2] or match[1])) if match else (0, 0)
+        if not 1 <= low <= high <= _MOST_THINGS:
+            raise SeeallError(
+                f"scenes: things={self.things} is neither a number (1 to {_MOST_THINGS}) nor a range (1-3)"
+            )
+        return world.Odds(things=(low, high), light=self.light, noise=self.noise, poles=self.poles)
+
+    def __len__(self) -> int:
+        return self.n
+
+    def _number(self, i: int) -> int:
+        if not 0 <= i < self.n:
+            raise IndexError(f"picture {i} of {self.n}")
+        return self.first + i
+
+    def identity(self, i: int) -> int:
+        """Number of the identity that picture i is of."""
+        return self.first_identity + self._number(i) % self.identities
+
+    def label(self, i: int) -> str:
+        """Name of the class of the chief thing in picture i."""
+        return NAMES[self.identity(i) % self.classes]
+
+    def id(self, i: int) -> str:
+        """A name for picture i that looks like a path: world, identity, number."""
+        return f"scenes/identity_{self.identity(i):04d}/{self._number(i):06d}"
+
+    def scene(self, i: int) -> world.Scene:
+        """What is in picture i, before it is drawn."""
+        chief = world.identity(self.seed, self.identity(i), self.classes)
+        others = range(self.first_identity, self.first_identity + self.identities)
+        return world.scene(self.seed, chief, self._number(i), others, self._odds(), self.classes)
+
+    def image(self, i: int) -> NDArray[np.uint8]:
+        """(size, size, 3) uint8 sRGB."""
+        return render(self.scene(i), self.size)[0]
+
+    def truth(self, i: int) -> Truth:
+        """Picture i with classes, identities, boxes and masks of what can be seen in it."""
+        scene = self.scene(i)
+        image, owner = render(scene, self.size)
+        counts = np.bincount(owner.ravel() + 1, minlength=len(scene.things) + 1)[1:]
+        order = [scene.main, *(k for k in range(len(scene.things)) if k != scene.main)]
+        seen = [k for k in order if counts[k] > (0 if k == scene.main else _SMALLEST * owner.size)]
+        masks = np.asarray(np.array(seen, np.int8)[:, None, None] == owner, np.bool_)
+        classes = np.array([scene.things[k].identity.shape for k in seen], np.int64)
+        return Truth(
+            image=image,
+            classes=classes,
+            identities=np.array([scene.things[k].identity.number for k in seen], np.int64),
+            boxes=tight_boxes(masks),
+            masks=masks,
+            semantic=(masks * (classes + 1)[:, None, None]).sum(0).astype(np.uint8),
+        )
+
+
+def tight_boxes(masks: NDArray[np.bool_]) -> NDArray[np.float32]:
+    """(M, 4) xyxy, px, of masks (M, H, W), none of them empty."""
+    edges = []
+    for axis in (1, 2):
+        line = np.asarray(masks.any(axis))
+        edges += [line.argmax(1), line.shape[1] - line[:, ::-1].argmax(1)]
+    x1, x2, y1, y2 = edges
+    return np.stack([x1, y1, x2, y2], 1).astype(np.float32)
+
+
+def parse(text: str) -> Scenes:
+    """The set that a text such as `scenes:n=500,size=32` names.
+
+    Raises: SeeallError for text that does not begin with `scenes`, an unknown setting or a bad value.
+    """
+    head, _, rest = text.partition(":")
+    if head.strip() != "scenes":
+        raise SeeallError(f"{text!r} does not name the synthetic world; write scenes or scenes:n=500,size=32")
+    pairs = [pair.strip() for pair in rest.split(",") if pair.strip()]
+    for pair in pairs:
+        if "=" not in pair:
+            raise SeeallError(f"{text!r}: {pair!r} is no setting; write name=value, as in scenes:n=500,size=32")
+    names = [pair.partition("=")[0].strip() for pair in pairs]
+    for name in names:
+        if names.count(name) > 1:
+            raise SeeallError(f"{text!r}: {name} is set twice")
+    return Scenes(**catalog.resolve({"scenes": Scenes}, pairs)["scenes"])

@@ -1,0 +1,105 @@
+"""From pictures to an index, and from a picture to its look-alikes."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from seeall.backbones.load import digest
+from seeall.backbones.weights import locate
+from seeall.console import bar
+from seeall.data.decode import Unreadable
+from seeall.data.pictures import Pictures
+from seeall.data.pixels import complain
+from seeall.index.commit import Writer
+from seeall.index.store import Index
+from seeall.training.embed import Eye, square, squares
+from seeall.training.run import refuse_inside
+from seeall.types import SeeallError
+
+MODEL = "model.safetensors"
+"""The backbone's copy in the index folder: an index can be searched when its run is gone."""
+
+
+def build(
+    pictures: Pictures,
+    run: str | Path,
+    out: Path,
+    *,
+    workers: int = 0,
+    overwrite: bool = False,
+    allow_skipped: bool = False,
+) -> dict[str, Any]:
+    """A new index of `pictures`, seen by the backbone of `run`. Returns what `Index.info` says, and how many skipped.
+
+    Raises: SeeallError where there is no such run, `out` is taken or inside the data, or too much is unreadable.
+    """
+    refuse_inside(out, pictures.root)
+    eye, model = Eye.of(run), locate(run)
+    index = Index.create(
+        out, dim=eye.dim, model=digest(model), preprocessing=eye.preprocessing,
+        files={MODEL: model}, overwrite=overwrite,
+    )  # fmt: skip
+    with index:
+        skipped = add(index, pictures, eye, workers=workers, allow_skipped=allow_skipped)
+        return {**index.info(), "skipped": len(skipped)}
+
+
+def add(
+    index: Index, pictures: Pictures, eye: Eye, *, workers: int = 0, allow_skipped: bool = False
+) -> list[tuple[str, str]]:
+    """Add `pictures` in one commit; those already there are replaced. Returns (id, reason) of what was skipped."""
+    skipped: list[tuple[str, str]] = []
+    with index.writer() as writer, bar("embedding", len(pictures)) as progress:
+        for rows, pixels, bad in squares(pictures, eye.size, workers=workers):
+            skipped += [(pictures.ids[row], why) for row, why in bad]
+            if rows:
+                _append(writer, pictures, rows, eye.see(pixels))
+            progress.update(len(rows) + len(bad), f"{progress.rate:,.0f} pictures/s")
+        complain(pictures, skipped, allow_skipped)
+    if skipped:
+        with (index.path / "skipped.csv").open("a", newline="", encoding="utf-8", errors="backslashreplace") as file:
+            csv.writer(file).writerows(skipped)
+    return skipped
+
+
+def _append(writer: Writer, pictures: Pictures, rows: Sequence[int], z: Tensor) -> None:
+    labels = [pictures.labels[row] for row in rows] if pictures.labels else None
+    metadata = [pictures.metadata[row] for row in rows] if pictures.metadata else None
+    writer.append([where(pictures, row) for row in rows], z.numpy(), labels, metadata)
+
+
+def where(pictures: Pictures, row: int) -> str:
+    """What an item is called: its absolute path, or its id where it is no file."""
+    key = pictures.keys[row]
+    return str(Path(key).absolute()) if isinstance(key, str) else str(pictures.ids[row])
+
+
+def eye_of(index: Index, run: Path | None = None) -> Eye:
+    """The eye that the index was made with, from its own copy.
+
+    Raises: SeeallError where the copy is not what it was, or `run` is another model's.
+    """
+    if run is not None:
+        index.require_model(digest(run))
+    model = index.path / MODEL
+    if not model.exists():
+        raise SeeallError(f"{index.path}: its {MODEL} is missing; build the index again from its run")
+    index.require_model(digest(model))
+    return Eye.of(model)
+
+
+def look(pictures: Pictures, eye: Eye) -> Tensor:
+    """(n, D) features of query pictures. Raises SeeallError for one that is no picture."""
+    found = []
+    for row in range(len(pictures)):
+        try:
+            found.append(square(pictures.read(row, eye.size), eye.size))
+        except Unreadable as fault:
+            raise SeeallError(f"{pictures.keys[row]}: cannot be searched for: {fault}") from None
+    return eye.see(torch.stack(found))

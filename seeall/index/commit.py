@@ -1,0 +1,244 @@
+"""How an index changes: one writer, one generation at a time, and a kill at any instant costs nothing.
+
+A commit is three steps, each on disk before the next begins:
+
+    1. vectors/, index/   new files, written beside, forced, renamed; nothing names them yet
+    2. items.sqlite       one transaction, synchronous = FULL; its rows belong to a generation yet to come
+    3. manifest.json      replaced in one step: this is the commit, and the new generation is the truth
+
+Whatever a writer that died, failed or gave up has left is undone by `recover`: by itself if it can, and always
+by the next one, before its own work. Files that the new manifest no longer names go after the commit by the
+same way.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from seeall.index import durable, engine, segments
+from seeall.index.items import Items, Record, checksum, record
+from seeall.index.manifest import NAME, Manifest, Projection, now
+from seeall.index.segments import Floats, Ids, Mask, Rows, unit
+from seeall.types import SeeallError
+
+DRIFT = 0.2
+"""A trained FAISS file is built again once this share of its items has come or gone since."""
+_NAMED = 3
+"""How many names an error lists."""
+
+
+def recover(root: Path) -> None:
+    """Bring `root` to what its manifest says. The caller holds the lock. Raises SeeallError."""
+    manifest = Manifest.read(root)
+    rows = Rows(root, manifest.segments, manifest.dim)
+    items = Items(root, writable=True)
+    try:
+        items.roll_back(manifest.generation)
+        gone = items.removed(manifest.generation)
+        items.forget(gone[~np.isin(gone, rows.ids)])
+        items.commit()
+    finally:
+        items.close()
+    for leftover in leftovers(root, manifest):
+        leftover.unlink(missing_ok=True)
+
+
+def leftovers(root: Path, manifest: Manifest) -> list[Path]:
+    """Files that the manifest does not name, in the places that belong to it alone."""
+    named = {s.vectors_path for s in manifest.segments} | {s.ids_path for s in manifest.segments}
+    if manifest.projection:
+        named.add(manifest.projection.path)
+    found = [*(root / "vectors").iterdir(), *(root / "index").iterdir(), root / (NAME + durable.PARTIAL)]
+    return sorted(p for p in found if p.is_file() and p.relative_to(root).as_posix() not in named)
+
+
+@final
+class Writer:
+    """One commit in the making, for the holder of the lock: any number of changes, then `commit`.
+
+    At most one segment of vectors is held in memory, and nobody sees anything before `commit`. `close` undoes
+    what was not committed.
+    """
+
+    def __init__(self, root: Path) -> None:
+        with durable.reported(root):
+            recover(root)
+        self._root, self._old = root, Manifest.read(root)
+        self._items = Items(root, writable=True)
+        self._generation = self._old.generation + 1
+        self._first_id = self._next_id = self._items.last_id() + 1
+        self._count, self._checksum = self._old.count, self._old.items_checksum
+        self._pending: list[tuple[Ids, Floats]] = []
+        self._segments = list(self._old.segments)
+        self._next_segment = self._old.next_segment
+        self._projection = self._old.projection
+        self._changed = False
+
+    def commit(self) -> None:
+        """Make the new generation the truth. Raises SeeallError where it cannot, and all is as before."""
+        if not self._changed:
+            return
+        with durable.reported(self._root):
+            self._absorb_small_segments()
+            self._write_segments(everything=True)
+            projection = self._project()
+            self._items.commit()
+            manifest = replace(
+                self._old,
+                generation=self._generation,
+                updated=now(),
+                count=self._count,
+                removed=sum(s.rows for s in self._segments) - self._count,
+                items_checksum=self._checksum,
+                segments=tuple(self._segments),
+                next_segment=self._next_segment,
+                projection=projection,
+            )
+            manifest.write(self._root)
+
+    def close(self) -> None:
+        """Let go, and tidy: undo what was not committed, remove what the commit no longer names.
+
+        Where that fails, the next writer does it.
+        """
+        self._items.close()
+        with suppress(SeeallError, OSError, sqlite3.Error):
+            recover(self._root)
+
+    def append(
+        self,
+        paths: Sequence[str],
+        vectors: ArrayLike,
+        labels: Sequence[str | None] | None = None,
+        metadata: Sequence[Mapping[str, Any] | None] | None = None,
+    ) -> Ids:
+        """Add n items with vectors (n, D) of any length but zero; a path already there is replaced.
+
+        Returns: their ids, (n,) int64.
+        Raises: SeeallError, before anything is changed, for sequences of different lengths, a wrong dimension,
+        NaN, infinity or zeros, a path twice in one commit, or text that cannot be stored; and where the disk
+        cannot take it.
+        """
+        if len(paths) == 0:
+            return np.empty(0, np.int64)
+        new = unit(vectors, self._old.dim, paths)
+        for given, what in ((new, "vectors"), (labels, "labels"), (metadata, "metadata")):
+            if given is not None and len(given) != len(paths):
+                raise SeeallError(f"{len(given)} {what} for {len(paths)} paths: give every path its own")
+        ids = np.arange(self._next_id, self._next_id + len(paths), dtype=np.int64)
+        records = [
+            record(int(i), path, None if labels is None else labels[n], None if metadata is None else metadata[n])
+            for n, (i, path) in enumerate(zip(ids, paths))
+        ]
+        replaced = list(self._items.by_path([r.path for r in records], self._generation).values())
+        _refuse(
+            [path for path, times in Counter(r.path for r in records).items() if times > 1]
+            + [r.path for r in replaced if r.id >= self._first_id],
+            "added twice in one commit: give every item a path of its own",
+        )
+        with durable.reported(self._root):
+            self._retire(replaced)
+            self._items.add(records, self._generation)
+            self._checksum = checksum(self._checksum, added=records)
+            self._next_id += len(records)
+            self._count += len(records)
+            self._changed = True
+            self._pending.append((ids, new))
+            self._write_segments()
+        return ids
+
+    def remove(self, items: Iterable[int | str]) -> int:
+        """Remove items by id or path. Returns how many.
+
+        Raises: SeeallError where one is not in the index or was added by this same commit; nothing is removed.
+        """
+        asked = list(dict.fromkeys(items))
+        found = lookup(self._items, asked, self._generation)
+        _refuse([i for i, r in zip(asked, found) if r is None], f"not in the index {self._root}")
+        records = {r.id: r for r in found if r}
+        _refuse([i for i in records if i >= self._first_id], "added by this same commit: leave it out instead")
+        with durable.reported(self._root):
+            self._retire(list(records.values()))
+        return len(records)
+
+    def compact(self) -> int:
+        """Write the living rows anew and drop the others; comes before any other change. Returns rows dropped."""
+        if not self._old.removed:
+            return 0
+        rows = Rows(self._root, self._old.segments, self._old.dim)
+        self._segments, self._projection, self._changed = [], None, True
+        with durable.reported(self._root):
+            for positions, block in rows.blocks(self._alive(rows)):
+                self._pending.append((rows.ids[positions], block))
+                self._write_segments()
+        return self._old.removed
+
+    def _retire(self, records: Sequence[Record]) -> None:
+        self._items.retire((r.id for r in records), self._generation)
+        self._checksum = checksum(self._checksum, removed=records)
+        self._count -= len(records)
+        self._changed = self._changed or bool(records)
+
+    def _write_segments(self, everything: bool = False) -> None:
+        """Put what is pending on disk as full segments, and with `everything` the rest as a smaller one."""
+        waiting = sum(len(ids) for ids, _ in self._pending)
+        if waiting < segments.ROWS and not (everything and waiting):
+            return
+        ids, vectors = (np.concatenate(parts) for parts in zip(*self._pending))
+        while len(ids) >= segments.ROWS or (everything and len(ids)):
+            new, ids = ids[: segments.ROWS], ids[segments.ROWS :]
+            block, vectors = vectors[: segments.ROWS], vectors[segments.ROWS :]
+            self._segments.append(segments.write(self._root, self._next_segment, new, block))
+            self._next_segment += 1
+        self._pending = [(ids, vectors.copy())] if len(ids) else []
+
+    def _absorb_small_segments(self) -> None:
+        """Take segments no larger than what is pending along with it.
+
+        So a thousand commits of one item leave about ten segments, and a row is rewritten about log n times.
+        """
+        waiting = sum(len(ids) for ids, _ in self._pending)
+        while self._segments and self._segments[-1].rows <= min(waiting, segments.ROWS - waiting):
+            rows = Rows(self._root, [self._segments.pop()], self._old.dim)
+            self._pending.insert(0, (rows.ids, rows.gather(np.arange(len(rows)))))
+            waiting += len(rows)
+
+    def _alive(self, rows: Rows) -> Mask:
+        return ~np.isin(rows.ids, self._items.removed(self._generation))
+
+    def _project(self) -> Projection | None:
+        """The trained FAISS file of the new generation: none for a small index, the old one while it serves."""
+        if engine.choose(self._count, self._old.ivf_from) == "flat":
+            return None
+        rows = Rows(self._root, self._segments, self._old.dim)
+        alive, old = self._alive(rows), self._projection
+        if old:
+            came, gone = int(alive[old.rows :].sum()), old.count - int(alive[: old.rows].sum())
+            if came + gone <= DRIFT * old.count:
+                return old
+        index, tuning = engine.train(lambda: rows.blocks(alive), self._count, self._old.dim)
+        path = f"index/{self._generation:08d}.faiss"
+        digest = durable.write(self._root / path, lambda file: engine.save(index, file))
+        return Projection(path, len(rows), self._count, tuning.nlist, tuning.nprobe, tuning.recall, digest)
+
+
+def lookup(items: Items, asked: Sequence[int | str], generation: int) -> list[Record | None]:
+    """The records of ids (whole numbers) and paths (text), in the order asked; None where there is none."""
+    by_path = items.by_path([i for i in asked if isinstance(i, str)], generation)
+    by_id = items.by_id([int(i) for i in asked if not isinstance(i, str)], generation)
+    return [by_path.get(i) if isinstance(i, str) else by_id.get(int(i)) for i in asked]
+
+
+def _refuse(names: Sequence[object], why: str) -> None:
+    if names:
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        raise SeeallError(f"{', '.join(repr(n) for n in names[:_NAMED])}{more}: {why}")

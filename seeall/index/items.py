@@ -1,0 +1,229 @@
+"""`items.sqlite`: what each id is. Where its vector lies is the segments' business.
+
+Every row carries the generations in which it came and went, and is part of generation G where
+added_generation <= G < removed_generation. So the manifest alone decides what exists, and a transaction whose
+manifest never came is undone by those two columns. Write-ahead logging lets a reader keep the state that it
+opened while others write.
+
+File names that are no valid UTF-8 reach Python as surrogate escapes; they are stored as the bytes they were.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple, final
+
+import numpy as np
+
+from seeall.index.manifest import damaged
+from seeall.index.segments import Ids
+from seeall.types import SeeallError
+
+NAME = "items.sqlite"
+_NEVER = 2**63 - 1
+_SCHEMA = f"""
+PRAGMA journal_mode = WAL;
+CREATE TABLE items (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    path TEXT NOT NULL,
+    label TEXT,
+    metadata TEXT NOT NULL,
+    added_generation INTEGER NOT NULL,
+    removed_generation INTEGER NOT NULL DEFAULT {_NEVER},
+    UNIQUE (path, removed_generation)
+);
+CREATE INDEX items_removed ON items (removed_generation) WHERE removed_generation < {_NEVER};
+"""
+_ALIVE = "added_generation <= ? AND removed_generation > ?"
+_COLUMNS = "id, path, label, metadata"
+_BATCH = 500
+"""Values in one query, below the limit of every build of SQLite."""
+
+
+class Record(NamedTuple):
+    """One row as it is stored: metadata as JSON text."""
+
+    id: int
+    path: str
+    label: str | None
+    metadata: str
+
+    @property
+    def fingerprint(self) -> int:
+        """128 bits. Their sum over all items, modulo 2^128, is the checksum that a commit keeps up to date."""
+        text = json.dumps(self)
+        return int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], "big")
+
+
+def checksum(old: str, added: Iterable[Record] = (), removed: Iterable[Record] = ()) -> str:
+    """The checksum of the items after `added` came and `removed` went, in whatever order."""
+    total = int(old, 16) + sum(r.fingerprint for r in added) - sum(r.fingerprint for r in removed)
+    return f"{total % 2**128:x}"
+
+
+def record(id: int, path: str, label: str | None, metadata: Mapping[str, Any] | None) -> Record:
+    """A row to store, path and label as text; raises SeeallError for what cannot be stored and read back the same."""
+    path, label = str(path), None if label is None else str(label)
+    for text in (path, label or ""):
+        try:
+            _bytes(text)
+        except UnicodeEncodeError:
+            raise SeeallError(f"{text!r} is neither text nor the name of a file: rename it") from None
+        if "\0" in text:
+            raise SeeallError(f"{text!r} holds a zero byte, which no name may: rename it")
+    if not path:
+        raise SeeallError("an item has an empty name: give every item a path or a key of its own")
+    try:
+        return Record(id, path, label, json.dumps(dict(metadata or {}), allow_nan=False))
+    except (TypeError, ValueError) as error:
+        raise SeeallError(f"the metadata of {path!r} cannot be kept as JSON: {error}") from None
+
+
+@final
+class Items:
+    """One connection to the database of `root`: a reader of the state it opened, or the one writer.
+
+    Raises: SeeallError where the database is missing or no database.
+    """
+
+    def __init__(self, root: Path, *, writable: bool = False) -> None:
+        try:
+            self._db = _connect(root, "mode=rw") if writable else _reader(root)
+            if writable:
+                self._db.execute("PRAGMA synchronous = FULL")
+                self._db.execute("BEGIN IMMEDIATE")
+        except sqlite3.Error as error:
+            raise damaged(root, f"{NAME}: {error}") from None
+
+    @staticmethod
+    def create(root: Path) -> None:
+        """An empty database in `root`."""
+        db = sqlite3.connect(root / NAME, isolation_level=None)
+        db.executescript(_SCHEMA)
+        db.close()
+
+    def close(self) -> None:
+        """Forget what was not committed and let go of the file."""
+        self._db.close()
+
+    def commit(self) -> None:
+        """Force the writer's changes to disk. Raises sqlite3.Error, and then nothing has changed."""
+        self._db.execute("COMMIT")
+
+    # reading
+
+    def by_id(self, ids: Sequence[int], generation: int) -> dict[int, Record]:
+        """Id → record, of those of `ids` that are part of `generation`."""
+        return {r.id: r for r in self._select("id", ids, "?", generation)}
+
+    def by_path(self, paths: Sequence[str], generation: int) -> dict[str, Record]:
+        """Path → record, of those of `paths` that are part of `generation`."""
+        known = self._select("path", [b for p in paths if (b := _key(p))], "CAST(? AS TEXT)", generation)
+        return {r.path: r for r in known}
+
+    def all(self, generation: int) -> Iterator[Record]:
+        """Every record of `generation`, by ascending id."""
+        query = f"SELECT {_COLUMNS} FROM items WHERE {_ALIVE} ORDER BY id"
+        return map(Record._make, self._db.execute(query, (generation, generation)))
+
+    def removed(self, generation: int) -> Ids:
+        """Ids (n,), ascending, of what is known and no longer part of `generation`."""
+        found = self._db.execute("SELECT id FROM items WHERE removed_generation <= ? ORDER BY id", (generation,))
+        return np.fromiter((row[0] for row in found), np.int64)
+
+    def last_id(self) -> int:
+        """The highest id ever given; the next is one more, so that none is used twice."""
+        row = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'items'").fetchone()
+        return int(row[0]) if row else 0
+
+    def integrity(self) -> list[str]:
+        """What SQLite itself finds wrong."""
+        try:
+            lines = [str(row[0]) for row in self._db.execute("PRAGMA integrity_check(10)")]
+        except sqlite3.DatabaseError as error:
+            return [str(error)]
+        return [] if lines == ["ok"] else lines
+
+    # writing
+
+    def add(self, records: Iterable[Record], generation: int) -> None:
+        """Insert `records` as of `generation`."""
+        self._db.executemany(
+            "INSERT INTO items (id, path, label, metadata, added_generation)"
+            " VALUES (?, CAST(? AS TEXT), CAST(? AS TEXT), ?, ?)",
+            (
+                (r.id, _bytes(r.path), None if r.label is None else _bytes(r.label), r.metadata, generation)
+                for r in records
+            ),
+        )
+
+    def retire(self, ids: Iterable[int], generation: int) -> None:
+        """Let `ids` end with `generation`."""
+        self._db.executemany(
+            "UPDATE items SET removed_generation = ? WHERE id = ?", ((generation, int(i)) for i in ids)
+        )
+
+    def roll_back(self, generation: int) -> None:
+        """Undo whatever belongs to a later generation than this one."""
+        # Ids and generations rise together, so the newest row that may stay is found without a full scan.
+        newest = "SELECT id FROM items WHERE added_generation <= ? ORDER BY id DESC LIMIT 1"
+        row = self._db.execute(newest, (generation,)).fetchone()
+        self._db.execute("DELETE FROM items WHERE id > ?", (row[0] if row else 0,))
+        self._db.execute(
+            "UPDATE items SET removed_generation = ? WHERE removed_generation > ? AND removed_generation < ?",
+            (_NEVER, generation, _NEVER),
+        )
+
+    def forget(self, ids: Iterable[int]) -> None:
+        """Delete the records of `ids`, whose vectors are gone."""
+        self._db.executemany("DELETE FROM items WHERE id = ?", ((int(i),) for i in ids))
+
+    def _select(self, column: str, values: Sequence[Any], slot: str, generation: int) -> Iterator[Record]:
+        for start in range(0, len(values), _BATCH):
+            batch = values[start : start + _BATCH]
+            slots = ", ".join(slot for _ in batch)
+            query = f"SELECT {_COLUMNS} FROM items WHERE {column} IN ({slots}) AND {_ALIVE}"
+            yield from map(Record._make, self._db.execute(query, (*batch, generation, generation)))
+
+
+def _connect(root: Path, mode: str) -> sqlite3.Connection:
+    address = f"{(root / NAME).absolute().as_uri()}?{mode}"
+    db = sqlite3.connect(address, uri=True, isolation_level=None, check_same_thread=False, timeout=30)
+    db.text_factory = _text
+    return db
+
+
+def _reader(root: Path) -> sqlite3.Connection:
+    """A connection that goes on seeing the state of now. A folder that cannot be written is read as it lies."""
+    db = _connect(root, "mode=ro")
+    try:
+        db.execute("BEGIN")
+        db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    except sqlite3.Error:
+        db.close()
+        log = root / f"{NAME}-wal"
+        if os.access(root, os.W_OK) or (log.exists() and log.stat().st_size):
+            raise
+        db = _connect(root, "mode=ro&immutable=1")
+        db.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    return db
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _text(raw: bytes) -> str:
+    return raw.decode("utf-8", "surrogateescape")
+
+
+def _key(path: str) -> bytes | None:
+    with suppress(UnicodeEncodeError):
+        return _bytes(path)
+    return None

@@ -1,0 +1,134 @@
+"""`manifest.json`, the truth about an index folder: whatever it does not name does not exist.
+
+It is replaced in one step, and with it the whole index goes from one generation to the next. It carries a
+checksum of itself, and one of every file it names.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, final
+
+from seeall.index import durable
+from seeall.types import SeeallError
+
+NAME = "manifest.json"
+FORMAT = 1
+"""The folder format that this program writes, and the newest that it reads."""
+
+
+@final
+@dataclass(frozen=True)
+class Segment:
+    """`rows` vectors in `vectors/<name>.npy` and their item ids in `vectors/<name>.ids.npy`."""
+
+    name: str
+    rows: int
+    vectors_sha256: str
+    ids_sha256: str
+
+    @property
+    def vectors_path(self) -> str:
+        """(rows, D) float32, each of length one."""
+        return f"vectors/{self.name}.npy"
+
+    @property
+    def ids_path(self) -> str:
+        """(rows,) int64, ascending within a segment and from one segment to the next."""
+        return f"vectors/{self.name}.ids.npy"
+
+
+@final
+@dataclass(frozen=True)
+class Projection:
+    """A trained FAISS file over the living rows among the first `rows`; it can always be built again."""
+
+    path: str
+    rows: int
+    count: int
+    nlist: int
+    nprobe: int
+    recall: float
+    """recall@10 against exact search, measured on the data itself when `nprobe` was chosen."""
+    sha256: str
+
+
+@final
+@dataclass(frozen=True)
+class Manifest:
+    """One generation of an index."""
+
+    dim: int
+    model: str
+    """Digest of the model whose vectors these are; no others may join them."""
+    preprocessing: Mapping[str, Any]
+    ivf_from: int
+    """From how many items on a FAISS file is trained; below, search is exact."""
+    files: Mapping[str, str]
+    """Name → SHA-256 of what the caller put into the folder at its creation."""
+    created: str
+    updated: str
+    metric: str = "cosine"
+    generation: int = 0
+    count: int = 0
+    removed: int = 0
+    """Rows whose item has been removed; `compact` drops them."""
+    items_checksum: str = "0"
+    segments: tuple[Segment, ...] = field(default=())
+    next_segment: int = 1
+    """Segment names are never used twice."""
+    projection: Projection | None = None
+
+    def write(self, root: Path) -> None:
+        """Replace the manifest of `root`: this is the moment of a commit. Raises OSError."""
+        body = asdict(self)
+        text = json.dumps({"format": FORMAT, "checksum": _checksum(body), **body}, indent=1)
+        durable.write(root / NAME, lambda file: file.write(text.encode()))
+
+    @classmethod
+    def read(cls, root: Path) -> Manifest:
+        """The generation that `root` is at.
+
+        Raises: SeeallError for a folder that is missing, incomplete, damaged or written by a newer program.
+        """
+        if not root.is_dir():
+            raise SeeallError(f"there is no index at {root}: build one with `ssl index build`")
+        try:
+            raw = json.loads((root / NAME).read_bytes())
+        except FileNotFoundError:
+            raise SeeallError(f"{root} is no complete index (no {NAME}): build it again") from None
+        except (OSError, ValueError) as error:
+            raise damaged(root, f"{NAME} cannot be read: {error}") from None
+        if not isinstance(raw, dict) or not isinstance(raw.get("format"), int):
+            raise damaged(root, f"{NAME} is not the manifest of an index")
+        version, checksum = raw.pop("format"), raw.pop("checksum", None)
+        if version > FORMAT:
+            raise SeeallError(
+                f"the index {root} is in format {version} and this program reads up to {FORMAT}: update seeall"
+            )
+        if checksum != _checksum(raw):
+            raise damaged(root, f"{NAME} does not match its own checksum")
+        segments = tuple(Segment(**s) for s in raw.pop("segments"))
+        projection = raw.pop("projection")
+        return cls(**raw, segments=segments, projection=Projection(**projection) if projection else None)
+
+
+def now() -> str:
+    """The time, to the second, as ISO 8601 in UTC."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def damaged(root: Path, what: str) -> SeeallError:
+    """The error for a folder whose files are not what was written."""
+    return SeeallError(
+        f"the index {root} is damaged ({what}): restore it from a copy, or build it again with --overwrite"
+    )
+
+
+def _checksum(body: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(body, sort_keys=True).encode()).hexdigest()

@@ -1,0 +1,105 @@
+"""Nearest neighbours in one generation of an index, the same whatever FAISS index and device found them.
+
+FAISS proposes; the answer is scored again from the stored vectors in double precision and ordered by score,
+then by id. So a picture has the same score alone or in a batch, on a CPU or a GPU, and equal pictures come in
+a fixed order. A trained file is helped by an exact search over the rows that came after it was built.
+"""
+
+from __future__ import annotations
+
+from typing import final
+
+import numpy as np
+
+from seeall.index.engine import Engine, Gpu
+from seeall.index.manifest import damaged
+from seeall.index.segments import Floats, Ids
+from seeall.index.snapshot import Snapshot
+
+_SLACK = 8
+"""Candidates beyond k, so that rounding inside FAISS does not decide who is the last."""
+_TIES = 1024
+"""Candidates beyond k where more than _SLACK are as close as the last. A tie wider than this among the
+last places is settled by FAISS, not by id."""
+_ROUNDING = 1e-5
+"""FAISS's float32 scores are right to this."""
+_MOST = 1 << 22
+"""Numbers gathered for scoring at a time."""
+_NOBODY = np.iinfo(np.int64).max
+
+
+@final
+class Searcher:
+    """FAISS indexes over the living rows of `snapshot`. Raises SeeallError where the trained file is damaged."""
+
+    def __init__(self, snapshot: Snapshot, gpu: Gpu) -> None:
+        self._snapshot = snapshot
+        rows, alive, dim = snapshot.rows, snapshot.alive, snapshot.manifest.dim
+        projection = snapshot.manifest.projection
+        self._trained: Engine | None = None
+        if projection and snapshot.trained:
+            try:
+                self._trained = Engine.ivf(snapshot.trained, projection.nprobe, gpu)
+            except OSError as error:
+                raise damaged(snapshot.root, f"{projection.path}: {error}") from error
+        covered = projection.rows if projection else 0
+        self._covered = alive & (np.arange(len(rows)) < covered)
+        self._exact = Engine.flat(lambda: rows.blocks(alive, covered), dim, gpu)
+
+    @property
+    def on_gpu(self) -> bool:
+        """Whether a GPU does the work."""
+        return (self._trained or self._exact).on_gpu
+
+    @property
+    def trained_count(self) -> int:
+        """Vectors in the trained file."""
+        return self._trained.count if self._trained else 0
+
+    def search(self, queries: Floats, k: int) -> tuple[Ids, Floats]:
+        """The k best of the living rows, k no more than there are, for unit `queries` (n, D).
+
+        Returns: ids (n, k) and cosines (n, k), best first, equal ones by id.
+        """
+        ids, scores = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
+        doubtful: list[Ids] = []
+        for part in _parts(len(queries), (k + _SLACK) * queries.shape[1]):
+            ids[part], scores[part], doubt = self._best(queries[part], k, k + _SLACK)
+            doubtful.append(part[doubt])
+        again = np.concatenate([np.empty(0, np.int64), *doubtful])
+        for part in _parts(len(again), (k + _TIES) * queries.shape[1]):
+            ids[again[part]], scores[again[part]], _ = self._best(queries[again[part]], k, k + _TIES)
+        return ids, scores
+
+    def _best(self, queries: Floats, k: int, proposed: int) -> tuple[Ids, Floats, Ids]:
+        """Ids, cosines, and the numbers of the queries for which more candidates might change the answer."""
+        found, rough = self._exact.search(queries, proposed)
+        if self._trained:
+            more, more_rough = self._trained.search(queries, proposed, self._covered)
+            found, rough = np.concatenate([found, more], 1), np.concatenate([rough, more_rough], 1)
+        rows = self._snapshot.rows
+        exact = self._score(queries, found)
+        ids = np.where(found < 0, _NOBODY, rows.ids[found])
+        order = np.lexsort((ids, -exact))[:, :k]
+        scores = np.take_along_axis(exact, order, 1)
+        doubt: Ids = np.empty(0, np.int64)
+        if proposed < int(self._snapshot.alive.sum()):
+            worst = np.sort(np.where(found < 0, -np.inf, rough), 1)[:, -proposed]
+            doubt = np.flatnonzero(worst >= scores[:, -1] - _ROUNDING)
+        return np.take_along_axis(ids, order, 1), scores, doubt
+
+    def _score(self, queries: Floats, found: Ids) -> Floats:
+        """(n, m) cosines of `queries` (n, D) with the rows at `found` (n, m); minus infinity where that is -1.
+
+        Summed along the last axis, which numpy does in the same order for every row.
+        """
+        vectors = self._snapshot.rows.gather(found.clip(0).ravel()).astype(np.float64)
+        products = vectors.reshape(*found.shape, -1) * queries[:, None, :]
+        cosines = products.sum(-1).clip(-1, 1).astype(np.float32)
+        return np.where(found < 0, np.float32(-np.inf), cosines)
+
+
+def _parts(count: int, size: int) -> list[Ids]:
+    """The numbers below `count` in runs of so many that `size` for each stays within _MOST."""
+    step = max(1, _MOST // size)
+    return [np.arange(start, min(start + step, count)) for start in range(0, count, step)]

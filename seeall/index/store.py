@@ -1,0 +1,276 @@
+"""An index folder and all that can be asked of it: the one class that other rooms need.
+
+    manifest.json         the truth: generation, model, counts, checksums
+    items.sqlite          id ↔ path, label, metadata
+    vectors/NNNNNN.npy    unit vectors, and their ids in NNNNNN.ids.npy; never changed once written
+    index/NNNNNNNN.faiss  for a large collection, a trained FAISS file; can be built again from the rest
+    lock                  held by the one who writes
+
+How it changes is told in `commit`. Readers take no lock and keep the generation that they opened.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Lock as ThreadLock
+from typing import Any, final
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from seeall.console import log
+from seeall.index import check
+from seeall.index.commit import Writer, lookup
+from seeall.index.draft import LOCK, Draft
+from seeall.index.durable import Lock
+from seeall.index.engine import IVF_FROM, Gpu
+from seeall.index.items import Record
+from seeall.index.search import Searcher
+from seeall.index.segments import Floats, Ids, unit
+from seeall.index.snapshot import Snapshot
+from seeall.types import SeeallError
+
+
+@final
+@dataclass(frozen=True)
+class Item:
+    """One item of an index; vector: (D,) float32 of length one."""
+
+    id: int
+    path: str
+    label: str | None
+    metadata: dict[str, Any]
+    vector: Floats
+
+
+@final
+class Index:
+    """An index folder, opened with `open` or begun with `create`; either way it can be searched and changed.
+
+    Every change is one commit: it takes the writer's lock, starts from the newest generation, whoever made
+    it, and leaves this object there too. Searching from several threads is fine; changing, `refresh` and
+    `close` want the object to themselves.
+    """
+
+    def __init__(self, root: Path, gpu: Gpu, draft: Draft | None = None) -> None:
+        self._root, self._gpu, self._draft = root, gpu, draft
+        self._snapshot = Snapshot(root)
+        self._searcher: Searcher | None = None
+        self._building = ThreadLock()
+
+    @classmethod
+    def create(
+        cls,
+        path: str | Path,
+        *,
+        dim: int,
+        model: str,
+        preprocessing: Mapping[str, Any],
+        files: Mapping[str, Path] | None = None,
+        overwrite: bool = False,
+        ivf_from: int = IVF_FROM,
+        gpu: Gpu = "auto",
+    ) -> Index:
+        """Begin an index at `path`. It appears there with its first commit, whole; until then nothing does.
+
+        dim: dimension of its vectors; model: digest of the network that makes them; preprocessing: how
+        pictures get into that network; files: name → file to keep a copy of in the folder; ivf_from: from how
+        many items on search goes through a trained FAISS file instead of being exact.
+
+        Raises: SeeallError where the folder is not empty, unless it is an index and `overwrite` is set; where
+        a name among `files` is taken; where the disk cannot be written.
+        """
+        if dim < 1:
+            raise SeeallError(f"an index of {dim} dimensions cannot hold anything: give one or more")
+        fields = {"dim": dim, "model": model, "preprocessing": dict(preprocessing), "ivf_from": ivf_from}
+        draft = Draft(Path(path), fields, files or {}, overwrite)
+        return cls(draft.root, gpu, draft)
+
+    @classmethod
+    def open(cls, path: str | Path, *, gpu: Gpu = "auto") -> Index:
+        """Open the index at `path` in the generation that it is at.
+
+        gpu: "auto" uses one if it can, "off" never, "on" must.
+        Raises: SeeallError for a folder that is missing, incomplete, damaged or written by a newer program.
+        """
+        return cls(Path(path).resolve(), gpu)
+
+    def close(self) -> None:
+        """Let go of the files. An index that was begun and never committed is gone."""
+        self._snapshot.close()
+        if self._draft:
+            self._draft.discard()
+            self._draft = None
+
+    def __enter__(self) -> Index:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self.close()
+
+    # changing
+
+    @contextmanager
+    def writer(self) -> Iterator[Writer]:
+        """Many changes in one commit: `append` and `remove` as often as needed, in bounded memory.
+
+        The commit happens at the end of the `with` block; an exception in it leaves the index as it was.
+        Raises: SeeallError where another process is writing, or the disk cannot take it.
+        """
+        lock = Lock(self._root / LOCK)
+        try:
+            writer = Writer(self._root)
+            try:
+                yield writer
+                writer.commit()
+            finally:
+                self._snapshot.close()  # the last to let go of the database tidies its log away
+                writer.close()
+            if self._draft:
+                self._draft.publish()
+                self._root, self._draft = self._draft.target, None
+        finally:
+            lock.release()
+            self._reopen()
+
+    def add(
+        self,
+        paths: Sequence[str],
+        vectors: ArrayLike,
+        labels: Sequence[str | None] | None = None,
+        metadata: Sequence[Mapping[str, Any] | None] | None = None,
+    ) -> Ids:
+        """Add items in one commit: see `Writer.append`, whose arguments, result and errors these are."""
+        with self.writer() as writer:
+            return writer.append(paths, vectors, labels, metadata)
+
+    def remove(self, items: Iterable[int | str]) -> int:
+        """Remove items, by id or path, in one commit. Returns how many.
+
+        Raises: SeeallError where one is not in the index, and then removes nothing.
+        """
+        with self.writer() as writer:
+            return writer.remove(items)
+
+    def compact(self) -> int:
+        """Give back the space of removed items, in one commit; ids stay. Returns the rows dropped."""
+        with self.writer() as writer:
+            return writer.compact()
+
+    def refresh(self) -> bool:
+        """Move on to the newest generation. Returns whether there was one."""
+        before = self._snapshot.manifest
+        self._reopen()
+        return self._snapshot.manifest != before
+
+    def _reopen(self) -> None:
+        fresh = Snapshot(self._root)
+        self._snapshot.close()
+        self._snapshot, self._searcher = fresh, None
+
+    # asking
+
+    def __len__(self) -> int:
+        return self._snapshot.manifest.count
+
+    def __contains__(self, item: int | str) -> bool:
+        return self._records([item]) != [None]
+
+    @property
+    def path(self) -> Path:
+        """The folder. A new index is in a hidden one beside it until its first commit."""
+        return self._root
+
+    @property
+    def dim(self) -> int:
+        """D, the dimension of the vectors."""
+        return self._snapshot.manifest.dim
+
+    @property
+    def preprocessing(self) -> dict[str, Any]:
+        """How pictures get into the network."""
+        return dict(self._snapshot.manifest.preprocessing)
+
+    @property
+    def ids(self) -> Ids:
+        """(n,) int64, ascending."""
+        return self._snapshot.ids
+
+    def require_model(self, digest: str) -> None:
+        """Raises SeeallError unless the vectors here come from the model with this digest."""
+        if digest != self._snapshot.manifest.model:
+            raise SeeallError(
+                f"the index {self._root} was made with model {self._snapshot.manifest.model[:12]},"
+                f" not {digest[:12]}: use that model, or build the index again"
+            )
+
+    def search(self, vectors: ArrayLike, k: int) -> tuple[Ids, Floats]:
+        """The k nearest items of each of `vectors` (n, D), which need not be normalised.
+
+        Returns: ids (n, k) int64 and cosines (n, k) float32, best first, equal ones by id. Where the index
+        holds fewer than k items, k is that many.
+        Raises: SeeallError for k below one, a wrong dimension, NaN, infinity or zeros.
+        """
+        if k < 1:
+            raise SeeallError(f"k is {k}: ask for one neighbour or more")
+        queries = unit(vectors, self.dim)
+        if k > len(self):
+            log.warning("the index holds %d items: %d neighbours are returned, not %d", len(self), len(self), k)
+        return self._search_engine().search(queries, min(k, len(self)))
+
+    def get(self, item: int | str) -> Item:
+        """One item by id (a whole number) or path (text). Raises SeeallError where there is none."""
+        return self.items([item])[0]
+
+    def items(self, items: Iterable[int | str]) -> list[Item]:
+        """Items by id or path, in the order asked. Raises SeeallError where one is not there."""
+        asked = list(items)
+        found = self._records(asked)
+        missing = [i for i, r in zip(asked, found) if r is None]
+        if missing:
+            raise SeeallError(f"{missing[0]!r} is not in the index {self._root}")
+        records = [r for r in found if r]
+        rows = self._snapshot.rows
+        vectors = rows.gather(rows.find(np.array([r.id for r in records], np.int64)))
+        return [Item(r.id, r.path, r.label, json.loads(r.metadata), v) for r, v in zip(records, vectors)]
+
+    def info(self) -> dict[str, Any]:
+        """What `ssl index info` reports: flat names, plain values."""
+        m = self._snapshot.manifest
+        trained = m.projection
+        extra = {"nlist": trained.nlist, "nprobe": trained.nprobe, "recall@10": trained.recall} if trained else {}
+        return {
+            "path": str(self._root),
+            "count": m.count,
+            "removed": m.removed,
+            "dim": m.dim,
+            "metric": m.metric,
+            "engine": "ivf" if trained else "flat",
+            **extra,
+            "bytes": sum(p.stat().st_size for p in self._root.rglob("*") if p.is_file()),
+            "generation": m.generation,
+            "model": m.model,
+            "created": m.created,
+            "updated": m.updated,
+        }
+
+    def check(self) -> list[str]:
+        """Read everything and compare it with every checksum and count. Returns what is wrong, if anything."""
+        return check.problems(self._root)
+
+    def notes(self) -> list[str]:
+        """What a writer that was killed has left behind: harmless, and gone with the next commit."""
+        return check.notes(self._root)
+
+    def _records(self, asked: Sequence[int | str]) -> list[Record | None]:
+        return lookup(self._snapshot.items, asked, self._snapshot.manifest.generation)
+
+    def _search_engine(self) -> Searcher:
+        with self._building:
+            if self._searcher is None:
+                self._searcher = Searcher(self._snapshot, self._gpu)
+            return self._searcher

@@ -1,0 +1,295 @@
+"""Pretraining: a folder of pictures in, a backbone that has learnt to tell them apart out.
+
+Every picture gives a group of views; backbone and projector map them to z; the objective sees z and the groups,
+of all processes together, and nothing else.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from seeall import catalog
+from seeall.backbones.contract import Backbone
+from seeall.backbones.load import build, factory, save
+from seeall.console import log
+from seeall.data import keyed
+from seeall.data.pictures import Pictures, find
+from seeall.data.pixels import Store, load
+from seeall.data.sampler import Sampler
+from seeall.metrics.knn import knn_accuracy
+from seeall.ssl.projector import projector
+from seeall.ssl.views import Views
+from seeall.training.distributed import gather
+from seeall.training.embed import Normalise, features, squares
+from seeall.training.engine import launch, rank
+from seeall.training.journal import Journal
+from seeall.training.loop import Stopped, fit
+from seeall.training.run import Run, refuse_inside
+from seeall.types import Batch, SeeallError
+
+MONITOR = 1000
+"""Labelled pictures whose neighbours are looked up during training, and half as many that ask."""
+SHEET = 8
+
+
+class Pretraining(nn.Module):
+    """A backbone, a projector and an objective: the task that the loop trains.
+
+    monitor: pixels (n, 3, S, S) uint8 and targets (n,) of some labelled pictures, or None
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        head: nn.Module,
+        objective: nn.Module,
+        normalise: Normalise,
+        monitor: tuple[Tensor, Tensor] | None = None,
+    ) -> None:
+        super().__init__()
+        self.backbone, self.projector, self.objective, self.normalise = backbone, head, objective, normalise
+        self._monitor = monitor
+
+    def training_step(self, batch: Batch) -> dict[str, Tensor]:
+        """views (N, 3, S, S), groups (N,) → the objective's loss and scalars over the rows of all processes."""
+        z = self.projector(self.backbone(batch["views"]))
+        told: dict[str, Tensor] = self.objective(gather(z), gather(batch["groups"]))
+        return told
+
+    def evaluation(self) -> dict[str, float]:
+        """`knn20`, percent, of a third of the monitored pictures among the rest; {} where none have labels."""
+        if self._monitor is None:
+            return {}
+        pixels, targets = self._monitor
+        device = batch_device(self)
+        z = torch.cat([features(self.backbone, self.normalise, part, device) for part in torch.split(pixels, 256)])
+        third = len(z) // 3
+        accuracy = knn_accuracy(
+            z[third:], targets[third:], z[:third], targets[:third], k=20, classes=int(targets.max()) + 1
+        )
+        return {"knn20": 100 * accuracy}
+
+
+def batch_device(module: nn.Module) -> torch.device:
+    """Where a module's parameters are."""
+    return next(module.parameters()).device
+
+
+def _monitor(pictures: Pictures, size: int, seed: int) -> tuple[Tensor, Tensor] | None:
+    """Some labelled pictures, in an order that mixes the classes."""
+    if pictures.labels is None or len(pictures.classes()) < 2 or len(pictures) < 60:
+        return None
+    some = pictures.limit(MONITOR * 3 // 2, seed)
+    some = some.subset(keyed.permutation(len(some), seed, 0x3071).tolist())
+    read = list(squares(some, size))
+    rows = [row for good, _, _ in read for row in good]
+    return torch.cat([pixels for _, pixels, _ in read]), some.targets()[rows]
+
+
+def choose_size(sizes: Tensor, gpu: bool) -> int:
+    """The side of views for pictures of `sizes` (n, 2): 32, 64, 128 or 224 px, not above half of them, 64 on a CPU."""
+    shorter = int(sizes.min(1).values.median())
+    return max([s for s in (32, 64, 128, 224) if s <= shorter and s <= (224 if gpu else 64)], default=32)
+
+
+def parts(objective: str, backbone: str, optimiser: str) -> dict[str, Any]:
+    """The parts of a run whose settings `--set` reaches, by role. Raises SeeallError for an unknown name."""
+    return {
+        "objective": catalog.find(catalog.OBJECTIVES, objective, "objective"),
+        "views": Views,
+        "projector": projector,
+        "backbone": factory(backbone),
+        "optimiser": catalog.find(catalog.OPTIMISERS, optimiser, "optimiser"),
+        "training": training,
+    }
+
+
+def training(
+    *,
+    warmup: float = 0.1,
+    accumulate: int = 1,
+    clip: float | None = None,
+    ema: float | None = None,
+    checkpoint_seconds: float = 60.0,
+) -> dict[str, Any]:
+    """Settings of the loop itself; see `training.loop.fit`."""
+    if accumulate < 1 or checkpoint_seconds < 0 or not 0 <= warmup < 1:
+        raise SeeallError("want accumulate >= 1, checkpoint_seconds >= 0 and 0 <= warmup < 1")
+    if ema is not None and not 0 < ema < 1:
+        raise SeeallError(f"setting 'ema' is {ema}: choose a decay between 0 and 1, such as 0.99")
+    return locals()
+
+
+def pretrain(
+    data: str,
+    out: Path,
+    *,
+    objective: str = "simclr",
+    backbone: str = "resnet18",
+    weights: str = "none",
+    image_size: int | None = None,
+    epochs: int = 100,
+    steps: int | None = None,
+    batch_size: int | None = None,
+    optimiser: str = "adamw",
+    lr: float | None = None,
+    precision: str = "auto",
+    devices: int = 0,
+    workers: int = 0,
+    seed: int = 0,
+    limit: int | None = None,
+    compile: bool = False,
+    allow_skipped: bool = False,
+    set: tuple[str, ...] = (),
+    resume: bool = False,
+    overwrite: bool = False,
+) -> dict[str, float]:
+    """Pretrain a backbone on the pictures of `data` into the run folder `out`.
+
+    image_size: side of a view, px; None chooses by the pictures and the device, see `choose_size`
+    steps: optimiser steps, in place of epochs · batch_size: pictures a step, of all processes; None takes 128,
+        or less where there are few pictures · set: `name=value` settings of the objective, the views, the
+        projector, the backbone, the optimiser and the loop
+
+    Returns: mean loss of the last epoch and, where pictures have labels, kNN accuracy.
+    Raises: SeeallError for anything the caller can mend; `loop.Stopped` after SIGINT or SIGTERM, all saved.
+    """
+    options = {k: v for k, v in locals().items() if k not in ("resume", "overwrite", "data", "out")}
+    settings = {**options, "data": data, "out": str(out), "set": sorted(set)}
+    roles = parts(objective, backbone, optimiser)
+    chosen = catalog.resolve(roles, set)
+    if lr is not None:
+        chosen["optimiser"].setdefault("lr", lr)
+    if epochs < 1 or (steps is not None and steps < 1):
+        raise SeeallError(f"--{'epochs' if epochs < 1 else 'steps'} must be at least 1")
+    loop = training(**chosen["training"])
+    views, loss = Views(**chosen["views"]), roles["objective"](**chosen["objective"])
+    make_optimiser = functools.partial(roles["optimiser"], **chosen["optimiser"])
+
+    pictures = find(data, limit=limit, seed=seed)
+    refuse_inside(out, pictures.root)
+    about = {"source": data, "pictures": len(pictures), "fingerprint": pictures.fingerprint()}
+    run = _open(out, settings, about, resume, overwrite)
+    if run and run.facts["status"] == "finished":
+        log.warning("%s is already finished; nothing to do", out)
+        return dict(run.facts["results"])
+    gpu = torch.cuda.is_available()
+    resolved = run.facts.get("resolved", {}) if run else {}
+    wanted = resolved.get("image_size", image_size) or (224 if gpu else 64)
+    shortest = int(wanted / (views.crop_min * 0.75) ** 0.5)  # no crop is then smaller than the view
+    store = load(pictures, shortest=shortest, workers=workers, allow_skipped=allow_skipped)
+    size = resolved.get("image_size") or image_size or choose_size(store.sizes, gpu)
+    batch = resolved.get("batch_size") or _batch(batch_size, len(store))
+    if run is None:
+        run = Run.create(out, settings, about, overwrite=overwrite) if rank() == 0 else Run(out, {}, writes=False)
+    run.writes = rank() == 0
+    run.update(status="running", resolved={"image_size": size, "batch_size": batch})
+    if run.writes:
+        store.write_skipped(out / "skipped.csv")
+
+    engine = launch(devices=devices, precision=precision)
+    if batch % engine.world:
+        raise SeeallError(f"--batch-size {batch} cannot be shared by {engine.world} processes; choose a multiple")
+    store.to(engine.device)
+    torch.manual_seed(keyed.seed(seed, 0x1417))
+    network, report = build(backbone, weights, **chosen["backbone"])
+    if weights != "none":
+        log.info("%s", report)
+    sampler = Sampler(len(store), batch, seed, engine.rank, engine.world)
+    normalise = Normalise(network.preprocessing["mean"], network.preprocessing["std"])
+    monitor = _monitor(store.pictures, size, seed) if run.writes else None
+    task = Pretraining(network, projector(network.embed_dim, **chosen["projector"]), loss, normalise, monitor)
+    feed = _Feed(store, views, sampler, task, size, seed, engine.device)
+    epoch_steps = max(1, sampler.steps_per_epoch // loop["accumulate"])
+    total = steps or epochs * epoch_steps
+    log.info(
+        "%d pictures, views of %d px, batches of %d, %d steps, on %s; pixels in %s",
+        len(store), size, batch, total, engine.device, store.resident,
+    )  # fmt: skip
+    try:
+        results = fit(
+            engine, task, feed.fetch, make_optimiser, run,
+            steps=total, epoch_steps=epoch_steps, samples=batch, seed=seed, background=store.resident != "device",
+            compile=compile, resume=resume, begin=feed.show, best="knn20",
+            evaluate_every=max(1, epochs // 10) * epoch_steps if monitor else 0, **loop,
+        )  # fmt: skip
+    except Stopped as stop:
+        _finish(run, task, backbone, chosen, size, status="stopped", step=stop.step)
+        raise
+    _finish(run, task, backbone, chosen, size, status="finished", step=total, results=results)
+    return results
+
+
+def _open(
+    out: Path, settings: Mapping[str, Any], about: Mapping[str, Any], resume: bool, overwrite: bool
+) -> Run | None:
+    """The run to go on with, or None where a new one begins. Raises SeeallError where neither can be."""
+    if resume:
+        run = Run.open(out)
+        run.resumable(settings, about)
+        return run
+    Run.refuse(out, overwrite=overwrite or rank() > 0)
+    return None
+
+
+def _batch(asked: int | None, n: int) -> int:
+    if n < 2:
+        raise SeeallError("one picture is not enough to learn from; give at least 2")
+    if asked is None:
+        return 128 if n >= 256 else max(2, 1 << ((n // 2).bit_length() - 1))
+    if not 2 <= asked <= n:
+        raise SeeallError(f"--batch-size {asked} does not fit the {n} pictures; choose 2 to {n}")
+    return asked
+
+
+class _Feed:
+    """Micro-batch number → views on the device."""
+
+    def __init__(
+        self,
+        store: Store,
+        views: Views,
+        sampler: Sampler,
+        task: Pretraining,
+        size: int,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        self.store, self.views, self.sampler, self.task = store, views, sampler, task
+        self.size, self.seed, self.device = size, seed, device
+
+    def cut(self, rows: Tensor, epoch: int) -> Tensor:
+        """Views in [0, 1] of these pictures, all first ones before all second ones."""
+        boxes, flips = self.views.boxes(self.seed, epoch, rows, self.store.sizes[rows])
+        cuts = self.store.crop(rows, boxes, flips, self.size).to(self.device, non_blocking=True)
+        return self.views.photometric(cuts, self.seed, epoch, rows)
+
+    def fetch(self, t: int) -> Batch:
+        """What `training_step` takes. A row's group is its picture's number, the same on every process."""
+        epoch, rows = self.sampler(t)
+        x = self.task.normalise(self.cut(rows, epoch))
+        return {"views": x, "groups": rows.repeat(self.views.views).to(self.device)}
+
+    def show(self, journal: Journal) -> None:
+        """A sheet of pictures' views, a row each, so that one can see what is learnt from."""
+        _, rows = self.sampler(0)
+        rows = rows[:SHEET]
+        x = (self.cut(rows, 0) * 255).round().to(torch.uint8).cpu()
+        grid = x.view(self.views.views, len(rows), 3, self.size, self.size)
+        journal.picture("views", grid.permute(2, 0, 3, 1, 4).flatten(3).flatten(1, 2), 0)
+
+
+def _finish(run: Run, task: Pretraining, name: str, chosen: Mapping[str, Any], size: int, **facts: Any) -> None:
+    """Write the backbone, then say in run.json how the run ended."""
+    if run.writes:
+        save(
+            task.backbone, run.path / "backbone.safetensors", name=name, settings=chosen["backbone"],
+            preprocessing={"image_size": size, "resize": "shorter side to image_size, then the middle"},
+        )  # fmt: skip
+        run.update(**facts)

@@ -1,0 +1,19 @@
+"""The projection head between backbone and objective (Chen et al. 2020, section 4.2); thrown away afterwards."""
+
+from __future__ import annotations
+
+import itertools
+
+from torch import nn
+
+
+def projector(embed_dim: int, *, hidden: int = 512, out: int = 128, layers: int = 2) -> nn.Sequential:
+    """(N, embed_dim) → (N, out): linear layers with BatchNorm and ReLU between them.
+
+    hidden: width between the layers · layers: how many linear layers, 1 or more
+    """
+    widths = [embed_dim] + [hidden] * (layers - 1)
+    parts: list[nn.Module] = []
+    for before, after in itertools.pairwise(widths):
+        parts += [nn.Linear(before, after, bias=False), nn.BatchNorm1d(after), nn.ReLU(inplace=True)]
+    return nn.Sequential(*parts, nn.Linear(widths[-1], out))

@@ -1,0 +1,101 @@
+"""What several processes need in order to act as one: gathering with gradient, BatchNorm over all of them.
+
+With every process computing the same loss over the gathered batch, and DDP averaging gradients, a two-process
+step equals the one-process step on the same global batch.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+
+def world_size() -> int:
+    """How many processes train together."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+class _Gather(torch.autograd.Function):
+    """(n, …) of each process → (world·n, …). DDP divides gradients by the world, hence the factor."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.n = len(x)
+        parts = [torch.empty_like(x) for _ in range(world_size())]
+        dist.all_gather(parts, x.contiguous())
+        return torch.cat(parts)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        start = dist.get_rank() * ctx.n
+        return grad[start : start + ctx.n] * world_size()
+
+
+def gather(x: Tensor) -> Tensor:
+    """The rows of all processes, rank by rank, with gradient to one's own; `x` itself where there is one."""
+    return x if world_size() == 1 else _Gather.apply(x)
+
+
+class _Sum(torch.autograd.Function):
+    """Sum over processes, in both directions."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        total = grad.contiguous().clone()
+        dist.all_reduce(total)
+        return total
+
+
+class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
+    """BatchNorm over the batch of all processes, on any device: torch's own runs on GPUs only."""
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        if input.dim() < 2:
+            raise ValueError(f"want (N, C, …), not {tuple(input.shape)}")
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, C, …) → same shape."""
+        if not self.training or world_size() == 1:
+            return super().forward(input)
+        x = input.float()
+        over = [0, *range(2, x.dim())]
+        shape = [1, -1] + [1] * (x.dim() - 2)
+        count = x.numel() / x.shape[1] * world_size()
+        mean = _Sum.apply(x.sum(over)) / count
+        centred = x - mean.view(shape)
+        var = _Sum.apply(centred.square().sum(over)) / count
+        if self.running_mean is not None and self.running_var is not None:
+            assert self.num_batches_tracked is not None and self.momentum is not None
+            self.num_batches_tracked.add_(1)
+            self.running_mean.lerp_(mean.detach(), self.momentum)
+            self.running_var.lerp_(var.detach() * count / (count - 1), self.momentum)
+        out = centred * torch.rsqrt(var + self.eps).view(shape)
+        if self.affine:
+            out = out * self.weight.view(shape) + self.bias.view(shape)
+        return out.to(input.dtype)
+
+
+def synchronise_batchnorm(module: nn.Module, device: torch.device) -> nn.Module:
+    """`module` with every BatchNorm over all processes; parameters and their names stay."""
+    if device.type == "cuda":
+        converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
+        return converted
+    for name, child in module.named_children():
+        if isinstance(child, nn.modules.batchnorm._BatchNorm):
+            synced = SyncBatchNorm(
+                child.num_features, child.eps, child.momentum, child.affine, child.track_running_stats
+            )
+            synced.load_state_dict(child.state_dict())
+            setattr(module, name, synced.train(child.training))
+        else:
+            synchronise_batchnorm(child, device)
+    return module

@@ -1,0 +1,73 @@
+"""Where training runs: devices, processes, precision. The only file that imports Lightning Fabric."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import Any, TypeVar
+
+import torch
+
+from seeall.types import SeeallError
+
+T = TypeVar("T")
+
+PRECISIONS = {"32": "32-true", "bf16": "bf16-mixed", "fp16": "16-mixed"}
+
+
+class Engine:
+    """Where training runs: the device, this process's rank, how many there are, the precision."""
+
+    def __init__(self, fabric: Any) -> None:
+        self.fabric = fabric
+        self.device: torch.device = fabric.device
+        self.rank: int = fabric.global_rank
+        self.world: int = fabric.world_size
+
+    def everyone(self, value: T) -> list[T]:
+        """What every process holds, by rank."""
+        if self.world == 1:
+            return [value]
+        found: list[Any] = [None] * self.world
+        torch.distributed.all_gather_object(found, value)
+        return found
+
+
+def rank() -> int:
+    """This process's rank before anything was launched."""
+    return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")))
+
+
+def launch(*, devices: int = 0, precision: str = "auto") -> Engine:
+    """Start as many processes as there are devices (under torchrun or SLURM: join those it started).
+
+    devices: GPUs, or processes on a CPU; 0 takes every GPU, or one process where there is none
+    precision: "32", "bf16", "fp16" (mixed); "auto" is bf16 on a GPU that has it, else 32
+
+    Raises: SeeallError for devices or a precision that this machine does not have.
+    """
+    from lightning_fabric import Fabric
+    from lightning_fabric.strategies import DDPStrategy
+
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    under_torchrun = int(os.environ.get("WORLD_SIZE", "1")) if "TORCHELASTIC_RUN_ID" in os.environ else 0
+    count = int(os.environ.get("LOCAL_WORLD_SIZE", under_torchrun)) if under_torchrun else devices or max(gpus, 1)
+    if gpus and count > gpus:
+        raise SeeallError(f"--devices {count}: this machine has {gpus} GPU{'s' * (gpus > 1)}")
+    if precision == "auto":
+        precision = "bf16" if gpus and torch.cuda.is_bf16_supported() else "32"
+    if precision not in PRECISIONS:
+        raise SeeallError(f"--precision {precision}: choose from auto, {', '.join(PRECISIONS)}")
+    if precision == "fp16" and not gpus:
+        raise SeeallError("--precision fp16 needs a GPU; on a CPU use bf16 or 32")
+    several = count > 1 or under_torchrun > 1
+    fabric = Fabric(
+        accelerator="cuda" if gpus else "cpu",
+        devices=count,
+        num_nodes=max(1, under_torchrun // count),
+        strategy=DDPStrategy(broadcast_buffers=False) if several else "auto",
+        precision=PRECISIONS[precision],
+    )
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
+    fabric.launch()
+    return Engine(fabric)

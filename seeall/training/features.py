@@ -1,0 +1,87 @@
+"""`ssl embed`: the features of a collection as FILE.npy, and what each row is as FILE.parquet.
+
+Under torchrun every process embeds its own stretch of the pictures, and the first joins the parts.
+"""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from seeall.console import bar
+from seeall.data.pictures import Pictures
+from seeall.data.pixels import complain
+from seeall.training import checkpoint
+from seeall.training.embed import Eye, squares
+from seeall.training.engine import launch
+from seeall.training.run import refuse_inside
+
+
+def embed_files(
+    pictures: Pictures, run: str | Path, out: Path, *, workers: int = 0, allow_skipped: bool = False
+) -> dict[str, Any]:
+    """Write OUT.npy, (n, D) float32, and OUT.parquet: id, label, split and metadata of each of its rows.
+
+    out: its suffix, if .npy or .parquet, is left out
+    Returns: pictures embedded and skipped, dim, and the two files.
+    Raises: SeeallError where there is no such run, too much is unreadable, or the disk refuses.
+    """
+    refuse_inside(out, pictures.root)
+    out = out.with_suffix("") if out.suffix in (".npy", ".parquet") else out
+    eye, engine = Eye.of(run), launch()
+    first, last = (len(pictures) * r // engine.world for r in (engine.rank, engine.rank + 1))
+    mine = pictures.subset(range(first, last))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    skipped: list[tuple[str, str]] = []
+    kept: list[int] = []
+    with _part(out, engine.rank).open("wb") as file, bar("embedding", len(mine)) as progress:
+        for rows, pixels, bad in squares(mine, eye.size, workers=workers):
+            if rows:
+                file.write(eye.see(pixels).numpy().tobytes())
+            kept += [first + row for row in rows]
+            skipped += [(mine.ids[row], why) for row, why in bad]
+            progress.update(len(rows) + len(bad), f"{progress.rate:,.0f} pictures/s")
+    everyone = engine.everyone((kept, skipped))
+    kept = [row for part, _ in everyone for row in part]
+    skipped = [one for _, part in everyone for one in part]
+    try:
+        if engine.rank == 0:
+            complain(pictures, skipped, allow_skipped)
+            _join(out, engine.world, len(kept), eye.dim)
+            _table(pictures, kept, out.with_name(out.name + ".parquet"))
+    finally:
+        _part(out, engine.rank).unlink(missing_ok=True)
+    files = [str(out) + ".npy", str(out) + ".parquet"]
+    return {"pictures": len(kept), "skipped": len(skipped), "dim": eye.dim, "files": files}
+
+
+def _part(out: Path, rank: int) -> Path:
+    return out.with_name(f".{out.name}.part-{rank}")
+
+
+def _join(out: Path, world: int, rows: int, dim: int) -> None:
+    def write(file: BinaryIO) -> None:
+        header = {"descr": "<f4", "fortran_order": False, "shape": (rows, dim)}
+        np.lib.format.write_array_header_1_0(file, header)
+        for rank in range(world):
+            with _part(out, rank).open("rb") as part:
+                shutil.copyfileobj(part, file, 1 << 22)
+
+    checkpoint.replace(out.with_name(out.name + ".npy"), write)
+
+
+def _table(pictures: Pictures, rows: list[int], path: Path) -> None:
+    import pyarrow
+    import pyarrow.parquet
+
+    columns: dict[str, list[Any]] = {"id": [pictures.ids[row] for row in rows]}
+    for name, values in (("label", pictures.labels), ("split", pictures.splits)):
+        if values is not None:
+            columns[name] = [values[row] for row in rows]
+    for name in sorted({key for item in pictures.metadata or () for key in item} - columns.keys()):
+        columns[name] = [str((pictures.metadata or ())[row].get(name, "")) for row in rows]
+    table = pyarrow.table(columns)
+    checkpoint.replace(path, lambda file: pyarrow.parquet.write_table(table, file))

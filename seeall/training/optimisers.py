@@ -1,0 +1,68 @@
+"""Optimisers by name, and the learning-rate schedule. Every one leaves biases and norms without decay."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+
+Groups = list[dict[str, Any]]
+
+
+def parameter_groups(module: nn.Module, weight_decay: float) -> Groups:
+    """Parameters that decay (matrices, kernels) and those that do not (biases, norms)."""
+    trained = [p for p in module.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def adamw(
+    module: nn.Module,
+    *,
+    lr: float = 2e-3,
+    weight_decay: float = 0.05,
+    beta1: float = 0.9,
+    beta2: float = 0.999,
+) -> torch.optim.Optimizer:
+    """AdamW (Loshchilov and Hutter 2019), one fused kernel a step."""
+    groups = parameter_groups(module, weight_decay)
+    return torch.optim.AdamW(groups, lr=lr, betas=(beta1, beta2), fused=True)
+
+
+def sgd(
+    module: nn.Module, *, lr: float = 0.06, weight_decay: float = 5e-4, momentum: float = 0.9
+) -> torch.optim.Optimizer:
+    """Stochastic gradient descent with momentum."""
+    return torch.optim.SGD(parameter_groups(module, weight_decay), lr=lr, momentum=momentum)
+
+
+def lars(
+    module: nn.Module,
+    *,
+    lr: float = 0.4,
+    weight_decay: float = 1e-4,
+    momentum: float = 0.9,
+    trust: float = 1e-3,
+) -> torch.optim.Optimizer:
+    """LARS (You et al. 2017), lightly's: for batches of thousands."""
+    from lightly.utils.lars import LARS
+
+    optimiser: torch.optim.Optimizer = LARS(
+        parameter_groups(module, weight_decay), lr=lr, momentum=momentum, trust_coefficient=trust
+    )
+    return optimiser
+
+
+def cosine(t: int, steps: int, warmup: int) -> float:
+    """The factor on the learning rate at step t: linear warm-up, then half a cosine down to 0.
+
+    >>> [round(cosine(t, 10, 2), 3) for t in (0, 1, 2, 6, 9)]
+    [0.5, 1.0, 1.0, 0.5, 0.038]
+    """
+    if t < warmup:
+        return (t + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (t - warmup) / max(1, steps - warmup)))

@@ -63,6 +63,8 @@ def _network(name: str) -> Any:
         return timm.create_model(name, num_classes=0, dynamic_img_size=True)
     except TypeError:
         return timm.create_model(name, num_classes=0)
+    except RuntimeError as error:  # a tag, the part after the dot, that timm does not know
+        raise SeeallError(f"{PREFIX}{name}: {error}; leave the tag out, or see timm.list_pretrained()") from None
 
 
 def _walk(network: Any, x: Tensor, *, indices: list[int], strides: tuple[int, ...]) -> tuple[list[Tensor], Tensor]:

@@ -101,7 +101,7 @@ class Pictures:
 
     def fingerprint(self) -> str:
         """A digest of what the pictures are: ids, file sizes and labels."""
-        digest = hashlib.sha256()
+        digest = hashlib.sha256(b"" if self.root else self.source.encode())
         for i, key in enumerate(self.keys):
             size = os.stat(key).st_size if isinstance(key, str) and os.path.exists(key) else key  # noqa: PTH110, PTH116
             digest.update(f"{self.ids[i]}\0{size}\0{self.labels[i] if self.labels else ''}\n".encode(errors="replace"))
@@ -210,9 +210,10 @@ def _scenes(source: str) -> Pictures:
 
     world = scenes.parse(source)
     rows = range(len(world))
+    name = f"scenes-{world.seed}" if world.seed else "scenes"  # two worlds can then share an index
     return Pictures(
         source,
-        [world.id(i) for i in rows],
+        [world.id(i).replace("scenes", name, 1) for i in rows],
         rows,
         lambda i, _: world.image(i),
         labels=[world.label(i) for i in rows],

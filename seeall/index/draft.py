@@ -7,6 +7,7 @@ is recognised by its free lock, and cleared away when the next one of that name 
 
 from __future__ import annotations
 
+import glob
 import secrets
 import shutil
 from collections.abc import Mapping
@@ -97,13 +98,8 @@ class Draft:
             raise SeeallError(f"there is already an index at {self.target}: --overwrite replaces it")
 
     def _clear_dead_drafts(self) -> None:
-        # A draft made this instant has no lock file yet, and is left alone.
-        for lock in self.target.parent.glob(f".{_escape(self.target.name)}.tmp-*/{_BUILDING}"):
+        for draft in self.target.parent.glob(f".{glob.escape(self.target.name)}.tmp-*"):
             with suppress(SeeallError):
-                held = Lock(lock)
-                shutil.rmtree(lock.parent, ignore_errors=True)
+                held = Lock(draft / _BUILDING)
+                shutil.rmtree(draft, ignore_errors=True)
                 held.release()
-
-
-def _escape(name: str) -> str:
-    return "".join(f"[{c}]" if c in "*?[" else c for c in name)

@@ -99,6 +99,8 @@ class Items:
                 self._db.execute("PRAGMA synchronous = FULL")
                 self._db.execute("BEGIN IMMEDIATE")
         except sqlite3.Error as error:
+            if isinstance(error, sqlite3.OperationalError) and (root / NAME).exists():
+                raise SeeallError(f"cannot open {root / NAME}: {error}; is the disk full or not yours?") from None
             raise damaged(root, f"{NAME}: {error}") from None
 
     @staticmethod

@@ -69,5 +69,6 @@ def sheet(title: str, results: Sequence[dict[str, Any]], read: Read, *, intro: s
             name = str(match["path"]).rpartition("/")[2]
             label = f" · {match['label']}" if match.get("label") else ""
             cells.append(figure(str(match["path"]), f"{match['score']:.3f} · {name}{label}", read, kind))
-        parts.append(f'<h2>{html.escape(query)}</h2><div class="row">{"".join(cells)}</div>')
+        title = html.escape(str(result.get("title", query)))
+        parts.append(f'<h2>{title}</h2><div class="row">{"".join(cells)}</div>')
     return "\n".join(parts) + "</html>\n"

@@ -127,15 +127,15 @@ class Index:
             try:
                 yield writer
                 writer.commit()
-            finally:
                 self._snapshot.close()  # the last to let go of the database tidies its log away
+            finally:
                 writer.close()
             if self._draft:
                 self._draft.publish()
                 self._root, self._draft = self._draft.target, None
+            self._reopen()
         finally:
             lock.release()
-            self._reopen()
 
     def add(
         self,

@@ -36,8 +36,9 @@ def linear_accuracy(train: Tensor, train_labels: Tensor, test: Tensor, test_labe
         labels = train_labels.to(train.device)
         known, y = labels.unique(return_inverse=True)  # type: ignore[no-untyped-call]
         mean, deviation = train.mean(dim=0), train.std(dim=0, correction=0)
-        # a feature that never moves in training says nothing; dividing by its rounding noise would
-        deviation = torch.where(deviation > 1e-6 * (1 + mean.abs()), deviation, torch.inf)
+        # what never moves in training says nothing, but would if it were divided by its rounding noise
+        noise = 1e-6 * torch.maximum(mean.abs(), deviation.max())
+        deviation = torch.where(deviation > noise, deviation, torch.inf)
         x = (train - mean) / deviation
         solution = _fit(x, y, len(known), *_choose(x, y, len(known)))
         best = _scores((test - mean) / deviation, solution).topk(min(5, len(known)), dim=1).indices

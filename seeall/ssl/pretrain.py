@@ -277,7 +277,7 @@ class _Feed:
         return {"views": x, "groups": rows.repeat(self.views.views).to(self.device)}
 
     def show(self, journal: Journal) -> None:
-        """A sheet of pictures' views, a row each, so that one can see what is learnt from."""
+        """A sheet of pictures' views, a column each, so that one can see what is learnt from."""
         _, rows = self.sampler(0)
         rows = rows[:SHEET]
         x = (self.cut(rows, 0) * 255).round().to(torch.uint8).cpu()

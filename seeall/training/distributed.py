@@ -66,7 +66,7 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
         """(N, C, …) → same shape."""
         if not self.training or world_size() == 1:
             return super().forward(input)
-        x = input.float()
+        x = input if input.dtype == torch.float64 else input.float()
         over = [0, *range(2, x.dim())]
         shape = [1, -1] + [1] * (x.dim() - 2)
         count = x.numel() / x.shape[1] * world_size()

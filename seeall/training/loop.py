@@ -283,9 +283,8 @@ def fit(
                 told_now = {**means, "lr": lr, "pictures_per_second": rate, "data_wait": share}
                 journal.scalars(done, told_now)
             if evaluate_every and run.writes and (done % evaluate_every == 0 or done == steps):
-                found = training.evaluate(done, best)
-                journal.scalars(done, found)
-                results |= found
+                journal.scalars(done, training.evaluate(done, best))
+                results |= training.results
             if watch.stop or done == steps or time.monotonic() - training.saved >= checkpoint_seconds:
                 training.save(done)
             if watch.stop and done < steps:

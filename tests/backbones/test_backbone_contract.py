@@ -162,6 +162,11 @@ def test_the_small_stem_keeps_the_first_map_at_full_size() -> None:
         assert backbone.stages(pictures(32, 31))[0].shape == (2, 64, 32, 31)
 
 
+def test_mobilenets_running_statistics_follow_within_a_short_training() -> None:
+    norms = [m for m in new("mobilenet_v3_small").modules() if isinstance(m, nn.BatchNorm2d)]
+    assert norms and all(norm.momentum == 0.1 for norm in norms)
+
+
 def test_padding_leaves_what_is_far_from_it_alone() -> None:
     """The maps of a picture cut by three pixels agree with the whole one's, away from the cut."""
     backbone, x = new("convnext_tiny").eval(), pictures(64, 64, count=1)
@@ -191,6 +196,7 @@ def test_positions_are_resampled_in_both_directions() -> None:
         ("vit_tiny", {"image_size": 4}, "image_size of 8 px"),
         ("timm/resnet10tt", {}, "did you mean timm/resnet10t"),
         ("timm/zzzzzzzz", {}, "timm.list_models"),
+        ("timm/test_resnet.zzz", {}, "leave the tag out"),
         ("timm/mixer_s16_224", {}, "any picture size"),
     ],
 )

@@ -64,6 +64,15 @@ def test_the_digest_is_of_the_content(run: Path, tmp_path: Path) -> None:
     assert len(digest(run)) == 64 and int(digest(run), 16) >= 0
 
 
+def test_the_order_of_settings_is_no_content(tmp_path: Path) -> None:
+    settings = {"layers": 1, "image_size": 32}
+    backbone, _ = build("vit_tiny", **settings)
+    for order, path in ((list(settings), "a"), (list(settings)[::-1], "b")):
+        file = tmp_path / f"{path}.safetensors"
+        save(backbone, file, name="vit_tiny", settings={k: settings[k] for k in order}, preprocessing={})
+    assert digest(tmp_path / "a.safetensors") == digest(tmp_path / "b.safetensors")
+
+
 def test_saving_leaves_one_file_and_replaces_the_old(run: Path) -> None:
     path = run / "backbone.safetensors"
     before = digest(path)

@@ -188,9 +188,9 @@ def test_pickles_and_damage_are_refused_and_nothing_runs(how: str, tmp_path: Pat
 
 
 def test_what_is_not_there_is_one_line(tmp_path: Path) -> None:
-    with pytest.raises(SeeallError, match="no weights at .*missing.pt"):
+    with pytest.raises(SeeallError, match=r"no weights at .*missing\.pt"):
         read(tmp_path / "missing.pt")
-    with pytest.raises(SeeallError, match="holds no backbone.safetensors"):
+    with pytest.raises(SeeallError, match=r"holds no backbone\.safetensors"):
         read(tmp_path)
     (tmp_path / "bad.safetensors").write_bytes(b"12345678rest")
     with pytest.raises(SeeallError, match="is damaged"):

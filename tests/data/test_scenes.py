@@ -211,10 +211,10 @@ def test_a_thing_moves_with_time_and_a_still_does_not() -> None:
     np.testing.assert_array_equal(np.roll(before, (-8, 16), (0, 1)), after)
 
 
-def test_a_thing_outside_the_picture_is_no_error() -> None:
+def test_a_thing_out_of_sight_is_no_error() -> None:
     scene = parse("scenes").scene(0)
-    for x, y in ((-3.0, 0.5), (0.5, 4.0), (9.0, -9.0)):
-        away = Thing(scene.things[0].identity, Pose(x, y, 0.3, 0.0))
+    for x, y, scale in ((-3.0, 0.5, 0.3), (0.5, 4.0, 0.3), (9.0, -9.0, 0.3), (0.5, 0.5, 0.0)):
+        away = Thing(scene.things[0].identity, Pose(x, y, scale, 0.0))
         assert (render(replace(scene, things=(away,), poles=()), 32)[1] == -1).all()
 
 

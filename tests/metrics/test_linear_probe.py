@@ -56,14 +56,16 @@ def test_same_answer_twice_and_within_inference_mode(digits: tuple[Tensor, ...])
 def test_neither_scale_nor_shift_nor_label_numbers_matter(digits: tuple[Tensor, ...]) -> None:
     x, y, u, v = (t[:300] for t in digits)
     first = linear_accuracy(x, y, u, v)
-    moved = linear_accuracy(1000 * x + 50, y * 13 - 4, 1000 * u + 50, v * 13 - 4)
-    assert moved == pytest.approx(first, abs=0.004)
+    for scale, shift in ((1000, 50), (1e-9, 0)):
+        moved = linear_accuracy(scale * x + shift, y * 13 - 4, scale * u + shift, v * 13 - 4)
+        assert moved == pytest.approx(first, abs=0.004)
 
 
 def test_a_feature_that_is_constant_in_training_is_ignored(digits: tuple[Tensor, ...]) -> None:
     x, y, u, v = (t[:300] for t in digits)
-    dead = torch.full((300, 1), 0.1)
-    with_dead = linear_accuracy(torch.cat([x, dead], 1), y, torch.cat([u, 1e6 * torch.randn(300, 1)], 1), v)
+    dead = 0.1 + 1e-8 * torch.arange(300)[:, None].float()  # rounding noise, no more
+    alive = 1e6 * torch.arange(300)[:, None].float()
+    with_dead = linear_accuracy(torch.cat([x, dead], 1), y, torch.cat([u, alive], 1), v)
     assert with_dead == linear_accuracy(x, y, u, v)
 
 

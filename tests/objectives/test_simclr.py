@@ -114,7 +114,7 @@ def test_labels_equal_pytorch_metric_learning() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         losses = pytest.importorskip("pytorch_metric_learning.losses")
-    z, labels = randn(120, 16), torch.arange(120) ** 2 % 37  # unequal groups, some of one row
+    z, labels = randn(120, 16), torch.arange(120).sqrt().long()  # groups of 1, 3, 5, … rows
     assert (labels.unique(return_counts=True)[1] == 1).any()
     want = value_and_gradient(lambda x: losses.SupConLoss(temperature=0.1)(x, labels), z)
     close(ours(z, labels, 0.1), want, 1e-6)
@@ -133,10 +133,13 @@ def test_temperatures_and_types(temperature: float, dtype: torch.dtype) -> None:
         u = torch.nn.functional.normalize(x, dim=1)
         return (dense_logsumexp(u, temperature) - (u * u.roll(35, 0)).sum(1) / temperature).mean()
 
-    got, want = ours(z, groups, temperature), value_and_gradient(dense, z.double())
+    scale = 500 * (1 + temperature)  # as a loss scaler would, so that the gradient is representable in float16
+    objective = SimCLR(temperature=temperature)
+    got = value_and_gradient(lambda x: scale * objective(x, groups)["loss"], z)
+    want = value_and_gradient(lambda x: scale * dense(x), z.double())
     assert got[0].dtype == torch.float32
     assert got[1].dtype == dtype
-    assert float((got[0] - want[0]).abs()) < 1e-6 * (1 + float(want[0]) + 1 / temperature)
+    assert float((got[0] - want[0]).abs() / scale) < 1e-6 * (5 + 1 / temperature)
     stored = {torch.float32: 0.0, torch.float16: 2.0**-11, torch.bfloat16: 2.0**-8}[dtype]  # rounding of z.grad
     error = (got[1].double() - want[1]).abs().max() / want[1].abs().max()
     assert error < stored + 1e-5 + 1e-6 / temperature
@@ -152,7 +155,7 @@ def test_gradcheck(temperature: float) -> None:
 
 
 @pytest.mark.parametrize("temperature", [0.2, 0.01])
-@pytest.mark.parametrize("tile", [1, 7, 32, 99, 100, 101, 4096])
+@pytest.mark.parametrize("tile", [3, 7, 32, 99, 100, 101, 4096])
 def test_tiles_of_any_size_agree_with_the_whole_matrix(tile: int, temperature: float) -> None:
     z, g = torch.nn.functional.normalize(randn(100, 8), dim=1), randn(100, seed=3)  # one g for each row
     lse = similarity_logsumexp(z, temperature, tile=tile)
@@ -195,13 +198,13 @@ def test_rows_alone_are_negatives_but_no_anchors() -> None:
     assert (gradient[2:].abs().sum(1) > 0).all()
 
 
-@pytest.mark.parametrize("kind", ["columns", "every second row", "expanded"])
+@pytest.mark.parametrize("kind", ["columns", "every second row", "every second column"])
 def test_strided_input_changes_nothing(kind: str) -> None:
     groups = torch.arange(6).repeat(2)
-    base = {"columns": randn(5, 12), "every second row": randn(24, 5), "one column": randn(12, 1)}[kind]
+    base = {"columns": randn(5, 12), "every second row": randn(24, 5), "every second column": randn(12, 9)}[kind]
 
     def view(x: Tensor) -> Tensor:
-        return {"columns": x.T, "every second row": x[::2], "one column": (x + 9 * x.T[:, :5]).expand(12, 5)}[kind]
+        return {"columns": x.T, "every second row": x[::2], "every second column": x[:, ::2]}[kind]
 
     def loss(x: Tensor) -> Tensor:
         return SimCLR()(view(x), groups)["loss"]

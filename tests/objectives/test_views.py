@@ -144,6 +144,11 @@ def test_a_setting_out_of_range_is_named(wrong: dict[str, float]) -> None:
         Views(**wrong)
 
 
+def test_a_batch_with_another_number_of_views_is_refused() -> None:
+    with pytest.raises(ValueError, match="6 rows are not 2 views of 4 samples"):
+        Views().photometric(torch.rand(6, 3, 8, 8), 0, 0, torch.arange(4))
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 def test_views_on_a_gpu_are_those_of_the_cpu() -> None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,7 +70,7 @@ class Scenes:
     """The world: another seed has other identities and other pictures."""
     classes: int = 8
     """Shapes in use, the first of `shapes.NAMES`."""
-    identities: int = 200
+    identities: int = 100
     """Different objects in this set."""
     first_identity: int = 0
     """Number of the first of them."""
@@ -77,12 +78,14 @@ class Scenes:
     """Number of the first picture."""
     things: str = "1"
     """Things in a picture: a number, or the least and the most, as in 1-3."""
-    light: float = 0.6
+    light: float = 0.5
     """How much colour, strength and slope of the light vary, 0 to 1."""
     noise: float = 0.3
     """How strong the camera noise may be, 0 to 1."""
     poles: float = 0.2
     """Share of pictures with a nameless pole in front of the chief thing, 0 to 1."""
+    labels: Literal["class", "identity"] = "class"
+    """What `label` names: the shape of the chief thing, or which object it is."""
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -119,7 +122,9 @@ class Scenes:
         return self.first_identity + self._number(i) % self.identities
 
     def label(self, i: int) -> str:
-        """Name of the class of the chief thing in picture i."""
+        """Name of the class, or of the identity, of the chief thing in picture i."""
+        if self.labels == "identity":
+            return f"identity_{self.identity(i):04d}"
         return NAMES[self.identity(i) % self.classes]
 
     def id(self, i: int) -> str:

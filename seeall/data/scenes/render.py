@@ -67,6 +67,8 @@ def _draw(
 ) -> None:
     """Draw one thing and its shadow over what is there."""
     size = len(centres)
+    if pose.scale <= 0:
+        return
     reach = pose.scale * (REACH + 2 * _SHADOW)
     rows = _window(pose.y - reach, pose.y + reach, size)
     columns = _window(pose.x - reach, pose.x + reach, size)

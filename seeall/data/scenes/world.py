@@ -4,8 +4,9 @@ A scene is a plain description without pixels. Coordinates are in picture sides:
 downwards, both from 0 to 1, so that one scene can be drawn at any size. Time is in seconds; a still is the
 scene at t = 0.
 
-What an identity looks like is a function of (world seed, number) alone; everything else in a picture is a
-function of (world seed, identity, number of the picture).
+What an identity looks like is a function of (world seed, number) alone, its shape excepted, which also depends
+on how many classes there are. Everything else in a picture is drawn from a generator keyed by (world seed,
+identity, number of the picture).
 """
 
 from __future__ import annotations
@@ -137,9 +138,9 @@ class Odds:
     """How much pictures differ; all but `things` between 0 (not at all) and 1."""
 
     things: tuple[int, int] = (1, 1)
-    light: float = 0.6
+    light: float = 0.5
     noise: float = 0.3
-    poles: float = 0.25
+    poles: float = 0.2
 
 
 def _generator(seed: int, use: int, number: int, picture: int = 0) -> np.random.Generator:

@@ -18,6 +18,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from seeall import durable
 from seeall.backbones.load import build as new_backbone
 from seeall.backbones.load import load
 from seeall.console import bar, log
@@ -29,7 +30,6 @@ from seeall.index.page import sheet
 from seeall.index.query import search
 from seeall.metrics.retrieval import retrieval
 from seeall.ssl.pretrain import pretrain
-from seeall.training import checkpoint
 from seeall.training.embed import Eye, square
 from seeall.types import SeeallError
 
@@ -69,7 +69,7 @@ def demo(out: Path, *, overwrite: bool = False) -> dict[str, Any]:
     )
     page = out / "page.html"
     text = _page(pictures, index, vectors["raw pixels"], figures)
-    checkpoint.replace(page, lambda file: file.write(text.encode()))
+    durable.save(page, lambda file: file.write(text.encode()))
     log.info("open %s to see it; %.0f seconds in all", page, time.monotonic() - start)
     return {**{f"{name}": value for name, value in figures.items()}, "page": str(page)}
 
@@ -121,8 +121,8 @@ def _page(pictures: Pictures, index: Path, raw: Tensor, figures: dict[str, float
         )
     table = "".join(f"<tr><td>{name}</td><td>{value:.1f} %</td></tr>" for name, value in figures.items())
     intro = (
-        "<p>A network was shown 3,000 pictures of 300 objects, without being told anything about them. Here it is asked "
-        "about 60 <em>other</em> objects: for each of 600 pictures, how many of its ten nearest show the same object? "
+        "<p>A network was shown 3,000 pictures of 300 objects, without being told anything about them. Here it is "
+        "asked about 60 <em>other</em> objects: for each of 600 pictures, how many of its ten nearest show the same object? "
         "Light, background, place, size and rotation differ from picture to picture. Green frames are right.</p>"
         f"<table><tr><th></th><th>same object among the ten nearest</th></tr>{table}</table>"
     )

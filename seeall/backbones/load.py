@@ -8,10 +8,8 @@ tensors and the header alone, so `digest` tells whether two backbones are the sa
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 
-from seeall import catalog
+from seeall import catalog, durable
 from seeall.backbones import timm as timm_backbones
 from seeall.backbones import weights as weight_files
 from seeall.backbones.contract import Backbone
@@ -110,33 +108,9 @@ def save(
     path = Path(path)
     if path.suffix != ".safetensors":
         raise SeeallError(f"a backbone is saved as a .safetensors file, not as {path.name}: change the ending")
-    try:
-        _replace(path, to_bytes(tensors, {_KEY: json.dumps(header, sort_keys=True)}))
-    except OSError as error:
-        raise SeeallError(f"cannot write {path} ({error.strerror or error}): choose another place") from None
+    content = to_bytes(tensors, {_KEY: json.dumps(header, sort_keys=True)})
+    durable.save(path, lambda file: file.write(content))
     return path
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Put `content` at `path` such that a kill at any instant leaves the old file or the new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with new.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            new.unlink()
-        raise
-    if os.name == "posix":  # the new name itself must reach the disk
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
 
 def _header(path: Path) -> dict[str, Any] | None:

@@ -8,11 +8,11 @@ from typing import Any, Literal, cast
 
 import numpy as np
 
+from seeall import durable
 from seeall.data.decode import Pixels, Unreadable, decode
 from seeall.data.pictures import find
 from seeall.index.page import THUMB, sheet
 from seeall.index.store import Index
-from seeall.training import checkpoint
 from seeall.types import SeeallError
 
 
@@ -85,5 +85,4 @@ def page(path: Path, folder: Path, results: Sequence[dict[str, Any]]) -> None:
         return decode(name, THUMB)
 
     text = sheet(f"Look-alikes in {folder.name}", results, read)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    checkpoint.replace(path, lambda file: file.write(text.encode(errors="backslashreplace")))
+    durable.save(path, lambda file: file.write(text.encode(errors="backslashreplace")))

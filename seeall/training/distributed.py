@@ -65,7 +65,8 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
     def forward(self, input: Tensor) -> Tensor:
         """(N, C, …) → same shape."""
         if not self.training or world_size() == 1:
-            return super().forward(input)
+            plain: Tensor = super().forward(input)
+            return plain
         x = input if input.dtype == torch.float64 else input.float()
         over = [0, *range(2, x.dim())]
         shape = [1, -1] + [1] * (x.dim() - 2)
@@ -76,25 +77,28 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
         if self.running_mean is not None and self.running_var is not None:
             assert self.num_batches_tracked is not None and self.momentum is not None
             self.num_batches_tracked.add_(1)
-            self.running_mean.lerp_(mean.detach(), self.momentum)
-            self.running_var.lerp_(var.detach() * count / (count - 1), self.momentum)
+            self.running_mean.lerp_(mean.detach().to(self.running_mean), self.momentum)
+            unbiased = (var * count / (count - 1)).detach()
+            self.running_var.lerp_(unbiased.to(self.running_var), self.momentum)
         out = centred * torch.rsqrt(var + self.eps).view(shape)
         if self.affine:
             out = out * self.weight.view(shape) + self.bias.view(shape)
-        return out.to(input.dtype)
+        result: Tensor = out.to(input.dtype)
+        return result
 
 
 def synchronise_batchnorm(module: nn.Module, device: torch.device) -> nn.Module:
     """`module` with every BatchNorm over all processes; parameters and their names stay."""
     if device.type == "cuda":
-        converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(module)
+        converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
         return converted
     for name, child in module.named_children():
         if isinstance(child, nn.modules.batchnorm._BatchNorm):
             synced = SyncBatchNorm(
                 child.num_features, child.eps, child.momentum, child.affine, child.track_running_stats
             )
-            synced.load_state_dict(child.state_dict())
+            state = child.state_dict()
+            synced.to(next(iter(state.values()))).load_state_dict(state)
             setattr(module, name, synced.train(child.training))
         else:
             synchronise_batchnorm(child, device)

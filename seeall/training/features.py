@@ -11,10 +11,10 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from seeall import durable
 from seeall.console import bar
 from seeall.data.pictures import Pictures
 from seeall.data.pixels import complain
-from seeall.training import checkpoint
 from seeall.training.embed import Eye, squares
 from seeall.training.engine import launch
 from seeall.training.run import refuse_inside
@@ -70,7 +70,7 @@ def _join(out: Path, world: int, rows: int, dim: int) -> None:
             with _part(out, rank).open("rb") as part:
                 shutil.copyfileobj(part, file, 1 << 22)
 
-    checkpoint.replace(out.with_name(out.name + ".npy"), write)
+    durable.save(out.with_name(out.name + ".npy"), write)
 
 
 def _table(pictures: Pictures, rows: list[int], path: Path) -> None:
@@ -84,4 +84,4 @@ def _table(pictures: Pictures, rows: list[int], path: Path) -> None:
     for name in sorted({key for item in pictures.metadata or () for key in item} - columns.keys()):
         columns[name] = [str((pictures.metadata or ())[row].get(name, "")) for row in rows]
     table = pyarrow.table(columns)
-    checkpoint.replace(path, lambda file: pyarrow.parquet.write_table(table, file))
+    durable.save(path, lambda file: pyarrow.parquet.write_table(table, file))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from seeall.training import checkpoint
+from seeall import durable
 
 
 class Journal:
@@ -23,7 +23,7 @@ class Journal:
         file = folder / "metrics.jsonl"
         if start and file.exists():
             kept = [line for line in file.read_bytes().splitlines() if _step(line) <= start]
-            checkpoint.replace(file, lambda out: out.write(b"".join(line + b"\n" for line in kept)))
+            durable.save(file, lambda out: out.write(b"".join(line + b"\n" for line in kept)))
         self._lines = file.open("a" if start else "w", encoding="utf-8")
         self._board = SummaryWriter(str(folder), purge_step=start or None)
 

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 import seeall
-from seeall.training import checkpoint
+from seeall import durable
 from seeall.types import SeeallError
 
 FORMAT = 1
@@ -111,7 +111,7 @@ class Run:
         self.facts.update(facts)
         if self.writes:
             text = json.dumps(self.facts, indent=2, ensure_ascii=False, default=str) + "\n"
-            checkpoint.replace(self.path / "run.json", lambda file: file.write(text.encode(errors="replace")))
+            durable.save(self.path / "run.json", lambda file: file.write(text.encode(errors="replace")))
 
     @property
     def last(self) -> Path:

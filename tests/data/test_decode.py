@@ -43,7 +43,7 @@ def test_colour(tmp_path: Path, name: str, mode: str) -> None:
 def test_grey(tmp_path: Path, mode: str) -> None:
     ramp = np.linspace(0, 255, 40, dtype=np.uint8)[None].repeat(20, 0)
     if mode == "I;16":
-        image = Image.fromarray((ramp.astype(np.uint16) * 257))
+        image = Image.fromarray(ramp.astype(np.uint16) * 257)
     elif mode in ("I", "F"):
         image = Image.fromarray(ramp.astype({"I": np.int32, "F": np.float32}[mode]))
     else:

@@ -18,7 +18,8 @@ if world > 1:
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=world)
 assert world_size() == world
 torch.manual_seed(0)
-net = nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 16), nn.BatchNorm1d(16)).double()
+parts = [nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU(), nn.Flatten(), nn.Linear(8 * 36, 16), nn.BatchNorm1d(16)]
+net = nn.Sequential(*parts).double()
 x, groups = torch.randn(16, 3, 8, 8).double(), torch.arange(8).repeat(2)
 if world > 1:
     synchronise_batchnorm(net, torch.device("cpu"))

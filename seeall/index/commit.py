@@ -161,7 +161,7 @@ class Writer:
 
         Raises: SeeallError where one is not in the index or was added by this same commit; nothing is removed.
         """
-        asked = list(dict.fromkeys(items))
+        asked = list(dict.fromkeys(i if isinstance(i, str) else int(i) for i in items))
         found = lookup(self._items, asked, self._generation)
         _refuse([i for i, r in zip(asked, found) if r is None], f"not in the index {self._root}")
         records = {r.id: r for r in found if r}

@@ -93,6 +93,7 @@ class Items:
     """
 
     def __init__(self, root: Path, *, writable: bool = False) -> None:
+        self._root = root
         try:
             self._db = _connect(root, "mode=rw") if writable else _reader(root)
             if writable:
@@ -132,17 +133,17 @@ class Items:
     def all(self, generation: int) -> Iterator[Record]:
         """Every record of `generation`, by ascending id."""
         query = f"SELECT {_COLUMNS} FROM items WHERE {_ALIVE} ORDER BY id"
-        return map(Record._make, self._db.execute(query, (generation, generation)))
+        return map(Record._make, self._read(query, (generation, generation)))
 
     def removed(self, generation: int) -> Ids:
         """Ids (n,), ascending, of what is known and no longer part of `generation`."""
-        found = self._db.execute("SELECT id FROM items WHERE removed_generation <= ? ORDER BY id", (generation,))
-        return np.fromiter((row[0] for row in found), np.int64)
+        found = self._read("SELECT id FROM items WHERE removed_generation <= ? ORDER BY id", (generation,))
+        return np.array([row[0] for row in found], np.int64)
 
     def last_id(self) -> int:
         """The highest id ever given; the next is one more, so that none is used twice."""
-        row = self._db.execute("SELECT seq FROM sqlite_sequence WHERE name = 'items'").fetchone()
-        return int(row[0]) if row else 0
+        found = self._read("SELECT seq FROM sqlite_sequence WHERE name = 'items'", ())
+        return int(found[0][0]) if found else 0
 
     def integrity(self) -> list[str]:
         """What SQLite itself finds wrong."""
@@ -175,8 +176,8 @@ class Items:
         """Undo whatever belongs to a later generation than this one."""
         # Ids and generations rise together, so the newest row that may stay is found without a full scan.
         newest = "SELECT id FROM items WHERE added_generation <= ? ORDER BY id DESC LIMIT 1"
-        row = self._db.execute(newest, (generation,)).fetchone()
-        self._db.execute("DELETE FROM items WHERE id > ?", (row[0] if row else 0,))
+        found = self._read(newest, (generation,))
+        self._db.execute("DELETE FROM items WHERE id > ?", (found[0][0] if found else 0,))
         self._db.execute(
             "UPDATE items SET removed_generation = ? WHERE removed_generation > ? AND removed_generation < ?",
             (_NEVER, generation, _NEVER),
@@ -191,7 +192,13 @@ class Items:
             batch = values[start : start + _BATCH]
             slots = ", ".join(slot for _ in batch)
             query = f"SELECT {_COLUMNS} FROM items WHERE {column} IN ({slots}) AND {_ALIVE}"
-            yield from map(Record._make, self._db.execute(query, (*batch, generation, generation)))
+            yield from map(Record._make, self._read(query, (*batch, generation, generation)))
+
+    def _read(self, query: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+        try:
+            return self._db.execute(query, values).fetchall()
+        except sqlite3.DatabaseError as error:
+            raise damaged(self._root, f"{NAME}: {error}") from None
 
 
 def _connect(root: Path, mode: str) -> sqlite3.Connection:

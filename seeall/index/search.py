@@ -94,7 +94,7 @@ class Searcher:
         Summed along the last axis, which numpy does in the same order for every row.
         """
         vectors = self._snapshot.rows.gather(found.clip(0).ravel()).astype(np.float64)
-        products = vectors.reshape(*found.shape, -1) * queries[:, None, :]
+        products = vectors.reshape(*found.shape, queries.shape[1]) * queries[:, None, :]
         cosines = products.sum(-1).clip(-1, 1).astype(np.float32)
         return np.where(found < 0, np.float32(-np.inf), cosines)
 

@@ -228,7 +228,7 @@ class Index:
 
     def items(self, items: Iterable[int | str]) -> list[Item]:
         """Items by id or path, in the order asked. Raises SeeallError where one is not there."""
-        asked = list(items)
+        asked = [i if isinstance(i, str) else int(i) for i in items]
         found = self._records(asked)
         missing = [i for i, r in zip(asked, found) if r is None]
         if missing:

@@ -27,7 +27,7 @@ from seeall.ssl.projector import projector
 from seeall.ssl.views import Views
 from seeall.training.distributed import gather
 from seeall.training.embed import Normalise, features, squares
-from seeall.training.engine import launch, rank
+from seeall.training.engine import check, launch, rank
 from seeall.training.journal import Journal
 from seeall.training.loop import Stopped, fit
 from seeall.training.run import Run, refuse_inside
@@ -166,8 +166,8 @@ def pretrain(
     chosen = catalog.resolve(roles, set)
     if lr is not None:
         chosen["optimiser"].setdefault("lr", lr)
-    if epochs < 1 or (steps is not None and steps < 1):
-        raise SeeallError(f"--{'epochs' if epochs < 1 else 'steps'} must be at least 1")
+    check(devices, precision)
+    _at_least(epochs=(epochs, 1), steps=(steps, 1), image_size=(image_size, 8))
     loop = training(**chosen["training"])
     views, loss = Views(**chosen["views"]), roles["objective"](**chosen["objective"])
     make_optimiser = functools.partial(roles["optimiser"], **chosen["optimiser"])
@@ -179,6 +179,10 @@ def pretrain(
     if run and run.facts["status"] == "finished":
         log.warning("%s is already finished; nothing to do", out)
         return dict(run.facts["results"])
+    torch.manual_seed(keyed.seed(seed, 0x1417))
+    network, report = build(backbone, weights, **chosen["backbone"])
+    if weights != "none":
+        log.info("%s", report)
     gpu = torch.cuda.is_available()
     resolved = run.facts.get("resolved", {}) if run else {}
     wanted = resolved.get("image_size", image_size) or (224 if gpu else 64)
@@ -197,15 +201,11 @@ def pretrain(
     if batch % engine.world:
         raise SeeallError(f"--batch-size {batch} cannot be shared by {engine.world} processes; choose a multiple")
     store.to(engine.device)
-    torch.manual_seed(keyed.seed(seed, 0x1417))
-    network, report = build(backbone, weights, **chosen["backbone"])
-    if weights != "none":
-        log.info("%s", report)
     sampler = Sampler(len(store), batch, seed, engine.rank, engine.world)
     normalise = Normalise(network.preprocessing["mean"], network.preprocessing["std"])
     monitor = _monitor(store.pictures, size, seed) if run.writes else None
     task = Pretraining(network, projector(network.embed_dim, **chosen["projector"]), loss, normalise, monitor)
-    feed = _Feed(store, views, sampler, task, size, seed, engine.device)
+    feed = Feed(store, views, sampler, task, size, seed, engine.device)
     epoch_steps = max(1, sampler.steps_per_epoch // loop["accumulate"])
     total = steps or epochs * epoch_steps
     log.info(
@@ -238,6 +238,12 @@ def _open(
     return None
 
 
+def _at_least(**numbers: tuple[int | None, int]) -> None:
+    for name, (value, least) in numbers.items():
+        if value is not None and value < least:
+            raise SeeallError(f"--{name.replace('_', '-')} {value} must be at least {least}")
+
+
 def _batch(asked: int | None, n: int) -> int:
     if n < 2:
         raise SeeallError("one picture is not enough to learn from; give at least 2")
@@ -248,7 +254,7 @@ def _batch(asked: int | None, n: int) -> int:
     return asked
 
 
-class _Feed:
+class Feed:
     """Micro-batch number → views on the device."""
 
     def __init__(

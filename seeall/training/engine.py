@@ -38,6 +38,24 @@ def rank() -> int:
     return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")))
 
 
+def check(devices: int, precision: str) -> tuple[str, int]:
+    """Resolve what `launch` was asked for: a precision of `PRECISIONS`, and the processes on this machine.
+
+    Raises: SeeallError for devices or a precision that this machine does not have.
+    """
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    count = int(os.environ["LOCAL_WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else devices or max(gpus, 1)
+    if devices < 0 or (gpus and count > gpus):
+        raise SeeallError(f"--devices {count}: this machine has {gpus or 'no'} GPU{'s' * (gpus != 1)}")
+    if precision == "auto":
+        precision = "bf16" if gpus and torch.cuda.is_bf16_supported() else "32"
+    if precision not in PRECISIONS:
+        raise SeeallError(f"--precision {precision}: choose from auto, {', '.join(PRECISIONS)}")
+    if precision == "fp16" and not gpus:
+        raise SeeallError("--precision fp16 needs a GPU; on a CPU use bf16 or 32")
+    return precision, count
+
+
 def launch(*, devices: int = 0, precision: str = "auto") -> Engine:
     """Start as many processes as there are devices (under torchrun or SLURM: join those it started).
 
@@ -49,25 +67,15 @@ def launch(*, devices: int = 0, precision: str = "auto") -> Engine:
     from lightning_fabric import Fabric
     from lightning_fabric.strategies import DDPStrategy
 
-    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    under_torchrun = int(os.environ.get("WORLD_SIZE", "1")) if "TORCHELASTIC_RUN_ID" in os.environ else 0
-    count = int(os.environ.get("LOCAL_WORLD_SIZE", under_torchrun)) if under_torchrun else devices or max(gpus, 1)
-    if gpus and count > gpus:
-        raise SeeallError(f"--devices {count}: this machine has {gpus} GPU{'s' * (gpus > 1)}")
-    if precision == "auto":
-        precision = "bf16" if gpus and torch.cuda.is_bf16_supported() else "32"
-    if precision not in PRECISIONS:
-        raise SeeallError(f"--precision {precision}: choose from auto, {', '.join(PRECISIONS)}")
-    if precision == "fp16" and not gpus:
-        raise SeeallError("--precision fp16 needs a GPU; on a CPU use bf16 or 32")
-    several = count > 1 or under_torchrun > 1
+    precision, count = check(devices, precision)
+    world = int(os.environ.get("WORLD_SIZE", count)) if "TORCHELASTIC_RUN_ID" in os.environ else count
+    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     fabric = Fabric(
-        accelerator="cuda" if gpus else "cpu",
+        accelerator="cuda" if torch.cuda.is_available() else "cpu",
         devices=count,
-        num_nodes=max(1, under_torchrun // count),
-        strategy=DDPStrategy(broadcast_buffers=False) if several else "auto",
+        num_nodes=world // count,
+        strategy=DDPStrategy(broadcast_buffers=False) if world > 1 else "auto",
         precision=PRECISIONS[precision],
     )
-    logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     fabric.launch()
     return Engine(fabric)

@@ -1,0 +1,124 @@
+"""FAISS behind the index: inverted files against exact search, ties, removal, and a GPU where there is one."""
+
+from pathlib import Path
+
+import faiss
+import numpy as np
+import pytest
+
+from seeall.index import engine
+from seeall.index.store import Index
+from seeall.types import SeeallError
+
+DIM = 16
+
+
+def clustered(seed: int, n: int) -> np.ndarray:
+    """Unit vectors (n, DIM) around 40 centres, as embeddings lie."""
+    random = np.random.default_rng(seed)
+    x = np.random.default_rng(0).standard_normal((40, DIM))[random.integers(0, 40, n)]
+    x = (x + 0.4 * random.standard_normal((n, DIM))).astype(np.float32)
+    return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+def recall(index: Index, vectors: dict[int, np.ndarray], queries: np.ndarray, k: int) -> float:
+    known, rows = np.array(list(vectors)), np.stack(list(vectors.values()))
+    ids, _ = index.search(queries, k)
+    true = known[np.argsort(-(queries @ rows.T), axis=1)[:, :k]]
+    return float(np.mean([len(set(a) & set(b)) / k for a, b in zip(ids.tolist(), true.tolist())]))
+
+
+def test_inverted_file_through_its_life(tmp_path: Path) -> None:
+    x, queries = clustered(1, 3600), clustered(2, 100)
+    with Index.create(tmp_path / "i", dim=DIM, model="m", preprocessing={}, gpu="off", ivf_from=3000) as index:
+        index.add([f"{n}" for n in range(2999)], x[:2999])
+        assert index.info()["engine"] == "flat" and recall(index, dict(enumerate(x[:2999], 1)), queries, 10) == 1
+        index.add([f"{n}" for n in range(2999, 3100)], x[2999:3100])
+        alive = dict(enumerate(x[:3100], 1))
+        info = index.info()
+        assert info["engine"] == "ivf" and info["nprobe"] < info["nlist"] and info["recall@10"] >= 0.99
+        assert recall(index, alive, queries, 10) > 0.97
+
+        # What comes later is found by exact search beside the file, and what went is not found.
+        index.add([f"{n}" for n in range(3100, 3300)], x[3100:3300])
+        gone = index.search(queries, 1)[0][:50, 0]
+        index.remove(set(gone.tolist()))
+        alive |= dict(enumerate(x[3100:3300], 3101))
+        alive = {i: v for i, v in alive.items() if i not in set(gone.tolist())}
+        assert len(list((tmp_path / "i" / "index").iterdir())) == 1
+        assert not np.isin(index.search(queries, 20)[0], gone).any()
+        assert recall(index, alive, queries, 10) > 0.97
+        newest = index.search(x[3290:3300], 1)
+        assert newest[0][:, 0].tolist() == list(range(3291, 3301)) and np.allclose(newest[1], 1)
+
+        # As many as there are, although few cells are read.
+        everything, _ = index.search(queries[:2], len(index))
+        assert all(sorted(row) == sorted(alive) for row in everything.tolist())
+        assert index.check() == []
+
+        before = (tmp_path / "i" / "index").iterdir().__next__().name
+        index.compact()
+        assert (tmp_path / "i" / "index").iterdir().__next__().name != before
+        assert recall(index, alive, queries, 10) > 0.97 and index.check() == []
+        index.remove(index.ids[:300].tolist())
+        assert index.info()["engine"] == "flat" and not list((tmp_path / "i" / "index").iterdir())
+
+
+def test_ties_are_ordered_by_id_alone_and_in_batches(tmp_path: Path) -> None:
+    x = clustered(3, 300)
+    x[50:120] = x[50]
+    with Index.create(tmp_path / "i", dim=DIM, model="m", preprocessing={}, gpu="off") as index:
+        index.add([f"{n}" for n in range(300)], x)
+        for n in (1, 40):
+            ids, scores = index.search(np.repeat(x[50:51], n, 0), 10)
+            assert (ids == np.arange(51, 61)).all() and (scores == scores[0, 0]).all()
+        index.remove([53, 51])
+        assert index.search(x[50:51], 3)[0].tolist() == [[52, 54, 55]]
+
+
+def test_scores_do_not_depend_on_the_batch(tmp_path: Path) -> None:
+    x = clustered(4, 500)
+    with Index.create(tmp_path / "i", dim=DIM, model="m", preprocessing={}, gpu="off") as index:
+        index.add([f"{n}" for n in range(500)], x)
+        ids, scores = index.search(x[:64], 9)
+        for n in range(0, 64, 7):
+            one_id, one_score = index.search(x[n], 9)
+            assert (one_id[0] == ids[n]).all() and (one_score[0] == scores[n]).all()
+
+
+def test_nprobe_is_the_smallest_that_will_do() -> None:
+    x = clustered(5, 4000)
+    blocks = [(np.arange(s, s + 1000), x[s : s + 1000]) for s in range(0, 4000, 1000)]
+    index, tuning = engine.train(lambda: blocks, 4000, DIM)
+    queries = engine._sample(lambda: blocks, 4000, engine._QUERIES)
+    exact = faiss.knn(queries, x, 11, metric=faiss.METRIC_INNER_PRODUCT)[1]
+
+    def measured(nprobe: int) -> float:
+        found = index.search(queries, 11, params=faiss.SearchParametersIVF(nprobe=nprobe))[1]
+        return float(np.mean([len(set(a[1:]) & set(b)) / 10 for a, b in zip(exact.tolist(), found.tolist())]))
+
+    assert measured(tuning.nprobe) >= engine.RECALL - 0.002
+    assert abs(measured(tuning.nprobe) - tuning.recall) < 0.002
+    assert 1 < tuning.nprobe < tuning.nlist and measured(tuning.nprobe - 1) < engine.RECALL + 0.002
+
+
+@pytest.mark.skipif(faiss.get_num_gpus() > 0, reason="there is a GPU")
+def test_gpu_that_is_not_there(tmp_path: Path) -> None:
+    with Index.create(tmp_path / "i", dim=DIM, model="m", preprocessing={}, gpu="on") as index:
+        index.add(["a"], clustered(0, 1))
+        with pytest.raises(SeeallError, match="no GPU"):
+            index.search(clustered(0, 1), 1)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(faiss.get_num_gpus() == 0, reason="no GPU")
+@pytest.mark.parametrize("ivf_from", [1000, 100_000])
+def test_gpu_answers_like_the_cpu(ivf_from: int, tmp_path: Path) -> None:
+    x, queries = clustered(6, 4000), clustered(7, 50)
+    with Index.create(tmp_path / "i", dim=DIM, model="m", preprocessing={}, gpu="off", ivf_from=ivf_from) as cpu:
+        cpu.add([f"{n}" for n in range(4000)], x)
+        cpu.remove(list(range(1, 100)))
+        with Index.open(tmp_path / "i", gpu="on") as gpu:
+            for k in (1, 10, 2500):
+                for ours, theirs in zip(cpu.search(queries, k), gpu.search(queries, k)):
+                    assert (ours == theirs).mean() > 0.99

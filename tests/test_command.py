@@ -1,0 +1,218 @@
+"""The command as a stranger uses it: the whole way, and everything that can be wrong on it."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+from PIL import Image
+
+from seeall import cli
+
+Ssl = Callable[..., tuple[int, str, str]]
+LIGHT = ["--backbone", "shufflenet_v2_x0_5", "--image-size", "32", "--batch-size", "16", "--epochs", "1"]
+
+
+@pytest.fixture(scope="module")
+def index(run: Path, folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("index") / "photos.index"
+    assert cli.run(["index", "build", str(folder), "--run", str(run), "--out", str(out), "--quiet"]) == 0
+    return out
+
+
+def test_help_and_version(ssl: Ssl) -> None:
+    code, out, _ = ssl("--help")
+    assert code == 0
+    for command in ("pretrain", "evaluate", "embed", "index", "search", "demo", "doctor"):
+        assert command in out
+    assert ssl("--version")[1].strip() == "0.1.0"
+
+
+def test_evaluate(ssl: Ssl, run: Path, folder: Path) -> None:
+    code, out, err = ssl("evaluate", run, folder, "--json")
+    found = json.loads(out)
+    assert code == 0, err
+    assert {"knn20", "knn200", "linear", "recall@1", "map@r"} <= found.keys()
+    assert found["train_pictures"] + found["test_pictures"] == 48 and found["classes"] == 2
+
+
+def test_embed(ssl: Ssl, run: Path, folder: Path, tmp_path: Path) -> None:
+    code, out, err = ssl("embed", run, folder, "--out", tmp_path / "z", "--json")
+    assert code == 0, err
+    vectors = np.load(tmp_path / "z.npy")
+    table = pyarrow.parquet.read_table(tmp_path / "z.parquet").to_pydict()
+    assert vectors.shape == (48, json.loads(out)["dim"]) and np.isfinite(vectors).all()
+    assert table["id"][0] == "cat/00.png" and table["label"].count("dog") == 24
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["z.npy", "z.parquet"]
+
+
+def test_search_finds_the_picture_itself_first(ssl: Ssl, index: Path, folder: Path) -> None:
+    query = folder / "dog" / "05.jpg"
+    code, out, err = ssl("search", index, query, "-k", 48, "--json")
+    assert code == 0, err
+    result = json.loads(out)
+    assert result["query"] == str(query)
+    itself = next(m for m in result["matches"] if m["path"] == str(query))
+    assert itself["score"] == pytest.approx(1, abs=1e-5) == pytest.approx(result["matches"][0]["score"], abs=1e-5)
+    scores = [m["score"] for m in result["matches"]]
+    assert len(scores) == 48 and scores == sorted(scores, reverse=True)
+    by_id = json.loads(ssl("search", index, itself["id"], "-k", 48, "--json")[1])
+    assert by_id["query"] == str(query) and {m["id"] for m in by_id["matches"]} == set(range(1, 49))
+
+
+def test_search_prints_a_table_and_a_page(ssl: Ssl, index: Path, folder: Path, tmp_path: Path) -> None:
+    code, out, err = ssl("search", index, folder / "dog", "-k", 3, "--html", tmp_path / "page.html")
+    assert code == 0, err
+    assert len(out.splitlines()) == 24 * 4
+    page = (tmp_path / "page.html").read_text()
+    assert page.count("<img ") == 24 * 4 and "http" not in page
+
+
+def test_k_beyond_the_size_is_clipped_with_a_note(ssl: Ssl, index: Path) -> None:
+    code, out, err = ssl("search", index, 1, "-k", 1000, "--json")
+    assert code == 0 and len(json.loads(out)["matches"]) == 48
+    assert "48" in err and "1000" in err
+
+
+def test_add_remove_check_compact(ssl: Ssl, index: Path, tmp_path: Path) -> None:
+    mine = tmp_path / "mine.index"
+    shutil.copytree(index, mine)
+    Image.new("RGB", (50, 50), "red").save(tmp_path / "red.png")
+    code, out, err = ssl("index", "add", mine, tmp_path / "red.png", "--json")
+    assert code == 0 and json.loads(out)["count"] == 49, err
+    assert json.loads(ssl("index", "add", mine, tmp_path / "red.png", "--json")[1])["count"] == 49
+    assert json.loads(ssl("index", "remove", mine, tmp_path / "red.png", 1, "--json")[1]) == {"removed": 2, "count": 47}
+    assert ssl("index", "check", mine)[0] == 0
+    assert json.loads(ssl("index", "compact", mine, "--json")[1])["count"] == 47
+    assert json.loads(ssl("index", "info", mine, "--json")[1])["removed"] == 0
+    assert json.loads(ssl("index", "check", mine, "--json")[1])["problems"] == []
+
+
+def test_config_repeats_a_run(ssl: Ssl, run: Path, tmp_path: Path) -> None:
+    code, _, err = ssl("pretrain", "--config", run / "run.json", "--out", tmp_path / "again", "--quiet")
+    assert code == 0, err
+    assert (tmp_path / "again" / "backbone.safetensors").read_bytes() == (run / "backbone.safetensors").read_bytes()
+
+
+def test_json_is_alone_on_standard_output(ssl: Ssl, folder: Path, tmp_path: Path) -> None:
+    code, out, err = ssl("pretrain", folder, "--out", tmp_path / "r", *LIGHT, "--json")
+    assert code == 0 and json.loads(out)["run"] == str(tmp_path / "r")
+    assert "pictures" in err
+
+
+def test_doctor(ssl: Ssl) -> None:
+    found = json.loads(ssl("doctor", "--json")[1])
+    assert found["seeall"] == "0.1.0" and "searches on" in found["faiss"]
+
+
+BAD = [
+    ("pretrain {none} --out {out}", "no such file or folder"),
+    ("pretrain {empty} --out {out}", "no pictures in it or below"),
+    ("pretrain {text} --out {out}", "neither a folder, a manifest"),
+    ("pretrain {junk} --out {out}", "none of the 1 pictures can be read"),
+    ("pretrain {folder} --out {folder}/run", "lies inside the data folder"),
+    ("pretrain {folder} --out {run}", "not empty: go on with it by --resume, or replace it by --overwrite"),
+    ("pretrain {folder} --out {full} --overwrite", "no run, so it is not overwritten"),
+    ("pretrain {folder}", "give --out FOLDER"),
+    ("pretrain --out {out}", "which pictures"),
+    ("pretrain {folder} --out {out} --batch-size 49", "--batch-size 49 does not fit the 48 pictures; choose 2 to 48"),
+    ("pretrain {folder} --out {out} --batch-size 0", "--batch-size 0"),
+    ("pretrain {folder} --out {out} --epochs 0", "--epochs 0 must be at least 1"),
+    ("pretrain {folder} --out {out} --limit 0", "--limit 0"),
+    ("pretrain {folder} --out {out} --limit 1", "one picture is not enough"),
+    ("pretrain {folder} --out {out} --backbone resnet81", "did you mean resnet18"),
+    ("pretrain {folder} --out {out} --backbone timm/resnet99", "timm"),
+    ("pretrain {folder} --out {out} --objective simclar", "did you mean simclr"),
+    ("pretrain {folder} --out {out} --optimiser adam", "did you mean adamw"),
+    ("pretrain {folder} --out {out} --set temprature=1", "did you mean temperature"),
+    ("pretrain {folder} --out {out} --set temperature=hot", "wants a number, not 'hot'"),
+    ("pretrain {folder} --out {out} --set temperature=-1", "temperature"),
+    ("pretrain {folder} --out {out} --set crop_min=2", "crop_min"),
+    ("pretrain {folder} --out {out} --set temperature", "wants name=value"),
+    ("pretrain {folder} --out {out} --lr fast", "'--lr'"),
+    ("pretrain {folder} --out {out} --image-size 2", "--image-size 2"),
+    ("pretrain {folder} --out {out} --precision 7", "choose from auto"),
+    ("pretrain {folder} --out {out} --weights {none}", "no weights at"),
+    ("pretrain {folder} --out {out} --weights {text}", "text.doc"),
+    ("pretrain {folder} --out {out} --resume", "no such run folder"),
+    ("pretrain {folder} --out {run} --resume --seed 5", "seed was 0 when the run began, not 5"),
+    ("pretrain {folder} --out {out} --config {text}", "damaged"),
+    ("pretrain scenes:m=5 --out {out}", "unknown setting 'm'"),
+    ("pretrain {folder} --out {out} --colour", "--colour"),
+    ("paint", "paint"),
+    ("evaluate {none} {folder}", "none"),
+    ("evaluate {damaged} {folder}", "damaged"),
+    ("evaluate {run} {junk}", "no labels found"),
+    ("embed {run} {empty} --out {out}", "no pictures"),
+    ("index build {folder} --run {run} --out {folder}/x.index", "inside the data"),
+    ("index build {folder} --run {run} --out {index}", "--overwrite"),
+    ("index build {folder} --run {empty} --out {out}", "empty"),
+    ("index build {junk} --run {run} --out {out}", "none of the 1 pictures can be read"),
+    ("index add {none} {folder}", "none"),
+    ("index add {index} {folder} --run {other}", "model"),
+    ("index add {index} {junk}", "none of the 1 pictures can be read"),
+    ("index remove {index} 12345", "12345"),
+    ("index info {empty}", "empty"),
+    ("index info {newer}", "newer"),
+    ("index info {broken}", "damaged"),
+    ("search {index} {text}", "neither a folder, a manifest"),
+    ("search {index} {junk}/a.jpg", "cannot be searched for"),
+    ("search {index} {none}", "no such file or folder"),
+    ("search {index} 12345", "12345"),
+    ("search {index} 1 -k 0", "at least 1"),
+    ("search {index} {folder}/dog/05.jpg --run {other}", "model"),
+    ("search {index} 1 --gpu maybe", "choose from auto, on, off"),
+    ("demo --out {full}", "not empty"),
+    ("demo --out {full} --overwrite", "left alone"),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def places(
+    run: Path, index: Path, folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[Path], dict[str, Path]]:
+    root = tmp_path_factory.mktemp("bad")
+    for name in ("empty", "junk", "full"):
+        (root / name).mkdir()
+    (root / "text.doc").write_text("words")
+    (root / "junk" / "a.jpg").write_text("words")
+    (root / "full" / "letter.txt").write_text("dear")
+    shutil.copytree(run, root / "damaged")
+    whole = (run / "backbone.safetensors").read_bytes()
+    (root / "damaged" / "backbone.safetensors").write_bytes(whole[: len(whole) // 2])
+    assert cli.run(["pretrain", str(folder), "--out", str(root / "other"), *LIGHT, "--seed", "9", "--quiet"]) == 0
+    for name in ("newer", "broken"):
+        shutil.copytree(index, root / name)
+    manifest = json.loads((index / "manifest.json").read_text())
+    (root / "newer" / "manifest.json").write_text(json.dumps({**manifest, "format": 99}))
+    (root / "broken" / "manifest.json").write_text("{")
+    fixed = {p.name.split(".")[0]: p for p in root.iterdir()} | {"none": root / "none"}
+    return lambda out: {**fixed, "run": run, "index": index, "folder": folder, "out": out}
+
+
+def state(where: dict[str, Path]) -> dict[Path, int]:
+    """When each file last changed, but for the scratch files by which SQLite's readers agree."""
+    files = (p for name in ("run", "index", "folder", "full") for p in where[name].rglob("*"))
+    return {p: p.stat().st_mtime_ns for p in files if not p.name.endswith(("-shm", "-wal"))}
+
+
+@pytest.mark.parametrize(("line", "words"), BAD, ids=[line for line, _ in BAD])
+def test_bad_input_is_one_line_and_writes_nothing(
+    line: str, words: str, places: Callable[[Path], dict[str, Path]], ssl: Ssl, tmp_path: Path
+) -> None:
+    """One line that names the culprit and the mend, exit code 2, nothing written or lost."""
+    where = places(tmp_path / "out")
+    before = state(where)
+    code, out, err = ssl(*(part.format(**where) for part in line.split()))
+    last = err.strip().splitlines()[-1]
+    assert code == 2, err
+    assert out == "" and last.startswith("error: ") and "Traceback" not in err
+    assert re.search(re.escape(words), last), last
+    assert not (tmp_path / "out").exists()
+    assert state(where) == before

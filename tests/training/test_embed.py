@@ -1,0 +1,75 @@
+"""Embedding: the same features whatever the batch, pictures squared as torchvision squares them, shards joined."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms import v2
+
+from seeall.data.pictures import find
+from seeall.training.embed import Eye, Normalise, square, squares
+
+
+@pytest.mark.parametrize(("height", "width"), [(40, 60), (60, 40), (500, 31), (16, 30)])
+def test_square_is_resize_and_centre_crop(height: int, width: int) -> None:
+    """torchvision's, where the margin is even; where it is odd the two round to different sides."""
+    pixels = np.random.default_rng(0).integers(0, 256, (height, width, 3), dtype=np.uint8)
+    found = square(pixels, 32)
+    expected = v2.CenterCrop(32)(v2.Resize(32, antialias=True)(torch.from_numpy(pixels).permute(2, 0, 1)))
+    assert found.dtype == torch.uint8 and (found.int() - expected.int()).abs().max() <= 1
+
+
+@pytest.mark.parametrize(("height", "width"), [(32, 32), (33, 33), (1, 7), (7, 1), (64, 41)])
+def test_square_is_square_whatever_comes(height: int, width: int) -> None:
+    assert square(np.zeros((height, width, 3), dtype=np.uint8), 32).shape == (3, 32, 32)
+
+
+def test_normalise_takes_bytes_and_floats() -> None:
+    x = torch.randint(0, 256, (2, 3, 5, 5), dtype=torch.uint8)
+    normalise = Normalise((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+    expected = v2.functional.normalize(x / 255, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+    torch.testing.assert_close(normalise(x), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(normalise(x / 255), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_batches_hold_every_readable_picture_once(folder: Path, tmp_path: Path) -> None:
+    pictures = find(str(folder))
+    for batch in (1, 7, 100):
+        rows = [row for good, pixels, _ in squares(pictures, 32, batch=batch) for row in good]
+        assert rows == list(range(48))
+    for i in range(3):
+        Image.new("RGB", (9, 9)).save(tmp_path / f"{i}.png")
+    (tmp_path / "1.png").write_bytes(b"nothing")
+    found = list(squares(find(str(tmp_path)), 16))
+    assert [(good, bad) for good, _, bad in found] == [([0, 2], [(1, "not a picture that Pillow can read")])]
+
+
+def test_features_do_not_depend_on_the_batch(run: Path, folder: Path) -> None:
+    eye, pictures = Eye.of(run), find(str(folder))
+    z, rows = eye.see_all(pictures)
+    assert z.shape == (48, eye.dim) and rows == list(range(48))
+    alone = torch.cat([eye.see(pixels) for _, pixels, _ in squares(pictures, 32, batch=5)])
+    torch.testing.assert_close(z, alone, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_two_processes_under_torchrun_write_what_one_writes(run: Path, folder: Path, tmp_path: Path) -> None:
+    from seeall import cli
+
+    assert cli.run(["embed", str(run), str(folder), "--out", str(tmp_path / "one"), "--quiet"]) == 0
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "seeall"]
+    args = ["embed", str(run), str(folder), "--out", str(tmp_path / "two"), "--json"]
+    done = subprocess.run([*command, *args], capture_output=True, text=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("{") == 1
+    one, two = (np.load(tmp_path / f"{name}.npy") for name in ("one", "two"))
+    np.testing.assert_allclose(one, two, rtol=1e-4, atol=1e-5)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["one.npy", "one.parquet", "two.npy", "two.parquet"]
+    assert (tmp_path / "one.parquet").read_bytes() == (tmp_path / "two.parquet").read_bytes()

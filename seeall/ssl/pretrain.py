@@ -33,9 +33,12 @@ from seeall.training.loop import Stopped, fit
 from seeall.training.run import Run, refuse_inside
 from seeall.types import Batch, SeeallError
 
-MONITOR = 1000
-"""Labelled pictures whose neighbours are looked up during training, and half as many that ask."""
+MONITOR = 900
+"""Labelled pictures that are watched during training; a third of them ask for their neighbours among the rest."""
+MAPPED = 300
+"""Pictures in TensorBoard's map of embeddings."""
 SHEET = 8
+"""Pictures on the sheet of views."""
 
 
 class Pretraining(nn.Module):
@@ -85,7 +88,7 @@ def _monitor(pictures: Pictures, size: int, seed: int) -> tuple[Tensor, Tensor] 
     """Some labelled pictures, in an order that mixes the classes."""
     if pictures.labels is None or len(pictures.classes()) < 2 or len(pictures) < 60:
         return None
-    some = pictures.limit(MONITOR * 3 // 2, seed)
+    some = pictures.limit(MONITOR, seed)
     some = some.subset(keyed.permutation(len(some), seed, 0x3071).tolist())
     read = list(squares(some, size))
     rows = [row for good, _, _ in read for row in good]
@@ -181,6 +184,7 @@ def pretrain(
         return dict(run.facts["results"])
     torch.manual_seed(keyed.seed(seed, 0x1417))
     network, report = build(backbone, weights, **chosen["backbone"])
+    head = projector(network.embed_dim, **chosen["projector"])
     if weights != "none":
         log.info("%s", report)
     gpu = torch.cuda.is_available()
@@ -204,7 +208,7 @@ def pretrain(
     sampler = Sampler(len(store), batch, seed, engine.rank, engine.world)
     normalise = Normalise(network.preprocessing["mean"], network.preprocessing["std"])
     monitor = _monitor(store.pictures, size, seed) if run.writes else None
-    task = Pretraining(network, projector(network.embed_dim, **chosen["projector"]), loss, normalise, monitor)
+    task = Pretraining(network, head, loss, normalise, monitor)
     feed = Feed(store, views, sampler, task, size, seed, engine.device)
     epoch_steps = max(1, sampler.steps_per_epoch // loop["accumulate"])
     total = steps or epochs * epoch_steps
@@ -216,7 +220,7 @@ def pretrain(
         results = fit(
             engine, task, feed.fetch, make_optimiser, run,
             steps=total, epoch_steps=epoch_steps, samples=batch, seed=seed, background=store.resident != "device",
-            compile=compile, resume=resume, begin=feed.show, best="knn20",
+            compile=compile, resume=resume, begin=feed.show, end=feed.map, best="knn20",
             evaluate_every=max(1, epochs // 10) * epoch_steps if monitor else 0, **loop,
         )  # fmt: skip
     except Stopped as stop:
@@ -289,6 +293,17 @@ class Feed:
         x = (self.cut(rows, 0) * 255).round().to(torch.uint8).cpu()
         grid = x.view(self.views.views, len(rows), 3, self.size, self.size)
         journal.picture("views", grid.permute(2, 0, 3, 1, 4).flatten(3).flatten(1, 2), 0)
+
+    def map(self, journal: Journal, step: int) -> None:
+        """The embeddings of some pictures, for TensorBoard's projector."""
+        some = self.store.pictures.limit(MAPPED, self.seed)
+        read = list(squares(some, self.size))
+        pixels = torch.cat([part for _, part, _ in read])
+        z = torch.cat(
+            [features(self.task.backbone, self.task.normalise, x, self.device) for x in torch.split(pixels, 256)]
+        )
+        labels = [some.labels[row] for rows, _, _ in read for row in rows] if some.labels else None
+        journal.embedding(z, labels, pixels / 255, step)
 
 
 def _finish(run: Run, task: Pretraining, name: str, chosen: Mapping[str, Any], size: int, **facts: Any) -> None:

@@ -214,6 +214,7 @@ def fit(
     best: str = "",
     checkpoint_seconds: float = 60.0,
     begin: Callable[[Journal], None] = lambda journal: None,
+    end: Callable[[Journal, int], None] = lambda journal, step: None,
 ) -> dict[str, float]:
     """Train `task` for `steps` steps, with averaged weights left in it where `ema` is given.
 
@@ -226,7 +227,7 @@ def fit(
     ema: decay of the average of the weights, which is what is evaluated and left at the end
     evaluate_every: steps between evaluations, 0 for none · best: the metric whose highest value is kept
     checkpoint_seconds: at most so long between checkpoints
-    begin: called with the journal before the first step, for pictures worth keeping
+    begin, end: called with the journal before the first step and after the last, for pictures worth keeping
 
     Returns: mean scalars of the last epoch and the last evaluation.
     Raises: SeeallError where the loss is no longer finite, or a checkpoint does not fit `task`;
@@ -289,8 +290,11 @@ def fit(
                 training.save(done)
             if watch.stop and done < steps:
                 raise Stopped(done, signals.number or signal.SIGTERM)
-    if training.average:
-        training.average.swap(task)
+        if training.average:
+            training.average.swap(task)
+        if run.writes:
+            task.eval()
+            end(journal, steps)
     return results
 
 

@@ -24,6 +24,7 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import ArrayLike
 
+from seeall.durable import PARTIAL
 from seeall.index import durable, engine, segments
 from seeall.index.items import Items, Record, checksum, record
 from seeall.index.manifest import NAME, Manifest, Projection, now
@@ -57,7 +58,7 @@ def leftovers(root: Path, manifest: Manifest) -> list[Path]:
     named = {s.vectors_path for s in manifest.segments} | {s.ids_path for s in manifest.segments}
     if manifest.projection:
         named.add(manifest.projection.path)
-    found = [*(root / "vectors").iterdir(), *(root / "index").iterdir(), root / (NAME + durable.PARTIAL)]
+    found = [*(root / "vectors").iterdir(), *(root / "index").iterdir(), root / (NAME + PARTIAL)]
     return sorted(p for p in found if p.is_file() and p.relative_to(root).as_posix() not in named)
 
 

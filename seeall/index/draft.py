@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, final
 
+from seeall.durable import sync_folder
 from seeall.index import durable, items
 from seeall.index import manifest as manifests
 from seeall.index.durable import Lock
@@ -56,7 +57,7 @@ class Draft:
         with durable.reported(self.target):
             if not self.target.exists() or not any(self.target.iterdir()):
                 self.root.replace(self.target)
-                durable.sync_folder(self.target.parent)
+                sync_folder(self.target.parent)
             else:
                 old = [Lock(self.target / LOCK), Lock(self.target / _BUILDING)]
                 durable.exchange(self.root, self.target)

@@ -1,7 +1,5 @@
-"""Files that survive a kill and a power cut, and the lock that lets one writer in at a time.
-
-A file is written beside its place, forced to disk, renamed, and its folder forced to disk: whoever looks sees
-the whole old file or the whole new one. `exchange` does the same for two folders.
+"""What `seeall.durable` does for a file, with a checksum; the same for two folders; and the lock that lets one
+writer in at a time.
 """
 
 from __future__ import annotations
@@ -16,10 +14,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, final
 
+from seeall import durable
+from seeall.durable import sync_folder
 from seeall.types import SeeallError
 
-PARTIAL = ".tmp"
-"""How the name of a file ends while it is being written."""
 _HERE, _EXCHANGE = -100, 2
 """AT_FDCWD and RENAME_EXCHANGE of Linux."""
 
@@ -32,26 +30,17 @@ def sha256(file: BinaryIO) -> str:
     return digest.hexdigest()
 
 
-def sync_folder(folder: Path) -> None:
-    """Force the names in `folder` to disk."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 def write(path: Path, body: Callable[[BinaryIO], object]) -> str:
     """Put what `body` writes at `path`, all of it or nothing. Returns its SHA-256; raises OSError."""
-    partial = path.with_name(path.name + PARTIAL)
-    with partial.open("w+b") as file:
+    digest = ""
+
+    def whole(file: BinaryIO) -> None:
+        nonlocal digest
         body(file)
-        file.flush()
-        os.fsync(file.fileno())
         file.seek(0)
         digest = sha256(file)
-    os.replace(partial, path)  # noqa: PTH105
-    sync_folder(path.parent)
+
+    durable.write(path, whole)
     return digest
 
 

@@ -219,7 +219,7 @@ def pretrain(
     try:
         results = fit(
             engine, task, feed.fetch, make_optimiser, run,
-            steps=total, epoch_steps=epoch_steps, samples=batch, seed=seed, background=store.resident != "device",
+            steps=total, epoch_steps=epoch_steps, samples=batch, seed=seed, background=feed.waits,
             compile=compile, resume=resume, begin=feed.show, end=feed.map, best="knn20",
             evaluate_every=max(1, epochs // 10) * epoch_steps if monitor else 0, **loop,
         )  # fmt: skip
@@ -273,6 +273,11 @@ class Feed:
     ) -> None:
         self.store, self.views, self.sampler, self.task = store, views, sampler, task
         self.size, self.seed, self.device = size, seed, device
+
+    @property
+    def waits(self) -> bool:
+        """Whether there is something to wait for, so that fetching ahead helps: files, or the CPU beside a GPU."""
+        return self.store.resident == "files" or (self.store.resident == "memory" and self.device.type == "cuda")
 
     def cut(self, rows: Tensor, epoch: int) -> Tensor:
         """Views in [0, 1] of these pictures, all first ones before all second ones."""

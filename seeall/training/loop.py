@@ -269,24 +269,25 @@ def fit(
             if training.average:
                 training.average.update(task, t)
             done = t + 1
+            over = done % epoch_steps == 0 or done == steps
+            due = done == steps or time.monotonic() - training.saved >= checkpoint_seconds
             try:
                 watch.take(t, told, signals.number > 0)
-                if watch.stop or done % epoch_steps == 0 or done == steps:
+                if watch.stop or over or due:  # what is saved must be known to be sound
                     watch.settle()
             except _NotFinite as fault:
                 raise SeeallError(_not_finite(fault.args[0], epoch_steps, lr, run)) from None
             elapsed = max(time.monotonic() - began, 1e-9)
             rate, share = (done - start) * accumulate * samples / elapsed, waited / elapsed
             progress.update(1, f"loss {watch.loss:.3f}  {rate:,.0f} pictures/s  waiting for data {share:.0%}")
-            if done % epoch_steps == 0 or done == steps:
+            if over:
                 means = watch.means()
                 results |= means
-                told_now = {**means, "lr": lr, "pictures_per_second": rate, "data_wait": share}
-                journal.scalars(done, told_now)
+                journal.scalars(done, {**means, "lr": lr, "pictures_per_second": rate, "data_wait": share})
             if evaluate_every and run.writes and (done % evaluate_every == 0 or done == steps):
                 journal.scalars(done, training.evaluate(done, best))
                 results |= training.results
-            if watch.stop or done == steps or time.monotonic() - training.saved >= checkpoint_seconds:
+            if watch.stop or due:
                 training.save(done)
             if watch.stop and done < steps:
                 raise Stopped(done, signals.number or signal.SIGTERM)

@@ -61,7 +61,15 @@ def suggest(name: str, known: Iterable[str]) -> str:
 
 
 def find(table: Table, name: str, kind: str) -> Any:
-    """What stands in `table` under `name`; raises SeeallError with a suggestion where nothing does."""
+    """What stands in `table` under `name`, or at `name` itself where it is "module:attribute".
+
+    Raises: SeeallError with a suggestion where nothing does.
+    """
+    if ":" in name:
+        try:
+            return locate(name)
+        except (ImportError, AttributeError, ValueError) as fault:
+            raise SeeallError(f"{kind} {name!r} cannot be imported: {fault}") from None
     if name not in table:
         raise SeeallError(f"unknown {kind} {name!r}: {suggest(name, table)}")
     return locate(table[name])

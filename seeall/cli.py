@@ -79,7 +79,7 @@ def _listen(quiet: bool) -> None:
     handler.setFormatter(logging.Formatter("%(message)s"))
     log.handlers, log.propagate = [handler], False
     first = os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"
-    log.setLevel(logging.WARNING if quiet or not first else logging.INFO)
+    log.setLevel(logging.ERROR if not first else logging.WARNING if quiet else logging.INFO)
 
 
 def _tell(facts: Mapping[str, Any], as_json: bool) -> None:

@@ -16,7 +16,8 @@ log = logging.getLogger("seeall")
 
 
 class Bar:
-    """Progress of one long piece of work. `update` moves it on; `words` replaces what stands behind it."""
+    """Progress of one long piece of work. `update` moves it on; `words`, in which {rate} is steps
+    a second, replaces what stands behind it."""
 
     def __init__(self, label: str, total: int, done: int = 0) -> None:
         self.label, self.total, self.done, self.words = label, total, done, ""
@@ -25,7 +26,7 @@ class Bar:
     def update(self, steps: int = 1, words: str | None = None) -> None:
         """Move on by `steps`."""
         self.done += steps
-        self.words = self.words if words is None else words
+        self.words = self.words if words is None else words.format(rate=self.rate)
         tenth = self.done * 10 // max(self.total, 1)
         if tenth > self._shown:
             self._shown = tenth
@@ -54,7 +55,7 @@ class _RichBar(Bar):
 
     def update(self, steps: int = 1, words: str | None = None) -> None:
         self.done += steps
-        self.words = self.words if words is None else words
+        self.words = self.words if words is None else words.format(rate=self.rate)
         self.rich.update(self._task, completed=self.done, words=self.words)
 
 

@@ -34,9 +34,11 @@ from seeall.training.embed import Eye, square
 from seeall.types import SeeallError
 
 SIZE = 32
-LEARN = f"scenes:n=3000,size={SIZE},identities=300"
-UNSEEN = f"scenes:n=600,size={SIZE},identities=60,first_identity=300"
+LEARN = f"scenes:n=3000,size={SIZE},identities=300,poles=0,light=0.3"
+UNSEEN = f"scenes:n=600,size={SIZE},identities=60,first_identity=300,poles=0,light=0.3"
 EPOCHS = 15
+VIEWS = ("jitter=0.2", "hue=0.02", "grey=0", "crop_min=0.3")
+"""Colour is part of who these objects are, so views keep most of it."""
 QUERIES, NEIGHBOURS = 8, 8
 
 
@@ -54,7 +56,7 @@ def demo(out: Path, *, overwrite: bool = False) -> dict[str, Any]:
         shutil.rmtree(out)
     run, index = out / "run", out / "index"
     log.info("1 of 3: learning from pictures of 300 objects, without labels")
-    pretrain(LEARN, run, epochs=EPOCHS)
+    pretrain(LEARN, run, epochs=EPOCHS, set=VIEWS)
     log.info("2 of 3: indexing pictures of 60 other objects")
     pictures = _draw(out / "pictures")
     build(pictures, run, index)
@@ -122,7 +124,8 @@ def _page(pictures: Pictures, index: Path, raw: Tensor, figures: dict[str, float
     table = "".join(f"<tr><td>{name}</td><td>{value:.1f} %</td></tr>" for name, value in figures.items())
     intro = (
         "<p>A network was shown 3,000 pictures of 300 objects, without being told anything about them. Here it is "
-        "asked about 60 <em>other</em> objects: for each of 600 pictures, how many of its ten nearest show the same object? "
+        "asked about 60 <em>other</em> objects: for each of 600 pictures, how many of its ten nearest show the same "
+        "object? "
         "Light, background, place, size and rotation differ from picture to picture. Green frames are right.</p>"
         f"<table><tr><th></th><th>same object among the ten nearest</th></tr>{table}</table>"
     )

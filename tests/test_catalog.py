@@ -49,6 +49,13 @@ def test_every_entry_is_there_and_every_setting_has_a_default(table: catalog.Tab
             assert default is not catalog.inspect.Parameter.empty, f"{name}: {setting}"
 
 
+def test_one_of_your_own_by_its_place() -> None:
+    assert catalog.find({}, "seeall.ssl.simclr:SimCLR", "objective").__name__ == "SimCLR"
+    for name in ("no.such:Thing", "seeall.ssl.simclr:Nothing", ":x"):
+        with pytest.raises(SeeallError, match="cannot be imported"):
+            catalog.find({}, name, "objective")
+
+
 def test_unknown_name() -> None:
     with pytest.raises(SeeallError, match="unknown backbone 'resnet81': did you mean resnet18"):
         catalog.find(catalog.BACKBONES, "resnet81", "backbone")

@@ -105,6 +105,8 @@ def _why_unknown(file: Any) -> str:
         empty = isinstance(file, (str, Path)) and Path(file).stat().st_size == 0
     except OSError as fault:
         return f"unreadable: {fault.strerror}"
+    if str(file).lower().endswith((".heic", ".heif")):
+        return "HEIC, which Pillow cannot read: convert it to JPEG"
     return "empty file" if empty else "not a picture that Pillow can read"
 
 

@@ -101,7 +101,7 @@ class Pictures:
 
     def fingerprint(self) -> str:
         """A digest of what the pictures are: ids, file sizes and labels."""
-        digest = hashlib.sha256(b"" if self.root else self.source.encode())
+        digest = hashlib.sha256(b"" if isinstance(self.keys[0], str) else self.source.encode())
         for i, key in enumerate(self.keys):
             size = os.stat(key).st_size if isinstance(key, str) and os.path.exists(key) else key  # noqa: PTH110, PTH116
             digest.update(f"{self.ids[i]}\0{size}\0{self.labels[i] if self.labels else ''}\n".encode(errors="replace"))
@@ -157,7 +157,7 @@ def _folder(root: Path, source: str) -> Pictures:
     parts = [Path(i).parts[:-1] for i in ids]
     tops = {p[0].lower() for p in parts if p}
     split = all(parts) and len(tops) > 1 and tops <= SPLITS.keys()
-    labels = ["/".join(p[1:] if split else p) for p in parts]
+    labels = ["/".join(p[1:] if split else p) or "." for p in parts]
     return Pictures(
         source, ids, files, decode,
         labels=labels if len(set(labels)) > 1 else None,
@@ -201,7 +201,6 @@ def _manifest(path: Path, source: str) -> Pictures:
         labels=[str(name) for name in labels] if all(name not in (None, "") for name in labels) else None,
         splits=[SPLITS.get(str(s).lower()) for s in splits] if any(splits) else None,
         metadata=rows if rows[0] else None,
-        root=path.parent,
     )  # fmt: skip
 
 

@@ -72,6 +72,12 @@ class Store:
         """Where the pixels are: "device" or "memory" where they are kept, "files" where they are not."""
         return "device" if isinstance(self._kept, Tensor) else "files" if self._kept is None else "memory"
 
+    @property
+    def place(self) -> str:
+        """The same in words."""
+        on_gpu = isinstance(self._kept, Tensor) and self._kept.device.type == "cuda"
+        return "GPU memory" if on_gpu else "files" if self._kept is None else "memory"
+
     def crop(self, rows: Tensor, boxes: Tensor, flips: Tensor, size: int) -> Tensor:
         """Cut V views of each of B pictures.
 
@@ -119,7 +125,7 @@ class Store:
 
 def free_memory() -> int:
     """Bytes of main memory that a process can still take, a container's limit heeded."""
-    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    free = 4 << 30  # where the system does not tell
     try:
         fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
         free = int(fields["MemAvailable"].split()[0]) * 1024

@@ -60,11 +60,11 @@ def add(
             skipped += [(pictures.ids[row], why) for row, why in bad]
             if rows:
                 _append(writer, pictures, rows, eye.see(pixels))
-            progress.update(len(rows) + len(bad), f"{progress.rate:,.0f} pictures/s")
+            progress.update(len(rows) + len(bad), "{rate:,.0f} pictures/s")
         complain(pictures, skipped, allow_skipped)
     if skipped:
         with (index.path / "skipped.csv").open("a", newline="", encoding="utf-8", errors="backslashreplace") as file:
-            csv.writer(file).writerows(skipped)
+            csv.writer(file).writerows([*([] if file.tell() else [("path", "reason")]), *skipped])
     return skipped
 
 

@@ -169,8 +169,8 @@ def pretrain(
     chosen = catalog.resolve(roles, set)
     if lr is not None:
         chosen["optimiser"].setdefault("lr", lr)
-    check(devices, precision)
-    _at_least(epochs=(epochs, 1), steps=(steps, 1), image_size=(image_size, 8))
+    _, _, world = check(devices, precision)
+    _at_least(epochs=(epochs, 1), steps=(steps, 1), image_size=(image_size, 8), batch_size=(batch_size, 2))
     loop = training(**chosen["training"])
     views, loss = Views(**chosen["views"]), roles["objective"](**chosen["objective"])
     make_optimiser = functools.partial(roles["optimiser"], **chosen["optimiser"])
@@ -193,7 +193,7 @@ def pretrain(
     shortest = int(wanted / (views.crop_min * 0.75) ** 0.5)  # no crop is then smaller than the view
     store = load(pictures, shortest=shortest, workers=workers, allow_skipped=allow_skipped)
     size = resolved.get("image_size") or image_size or choose_size(store.sizes, gpu)
-    batch = resolved.get("batch_size") or _batch(batch_size, len(store))
+    batch = resolved.get("batch_size") or _batch(batch_size, len(store), world)
     if run is None:
         run = Run.create(out, settings, about, overwrite=overwrite) if rank() == 0 else Run(out, {}, writes=False)
     run.writes = rank() == 0
@@ -202,8 +202,6 @@ def pretrain(
         store.write_skipped(out / "skipped.csv")
 
     engine = launch(devices=devices, precision=precision)
-    if batch % engine.world:
-        raise SeeallError(f"--batch-size {batch} cannot be shared by {engine.world} processes; choose a multiple")
     store.to(engine.device)
     sampler = Sampler(len(store), batch, seed, engine.rank, engine.world)
     normalise = Normalise(network.preprocessing["mean"], network.preprocessing["std"])
@@ -214,7 +212,7 @@ def pretrain(
     total = steps or epochs * epoch_steps
     log.info(
         "%d pictures, views of %d px, batches of %d, %d steps, on %s; pixels in %s",
-        len(store), size, batch, total, engine.device, store.resident,
+        len(store), size, batch, total, engine.device, store.place,
     )  # fmt: skip
     try:
         results = fit(
@@ -248,14 +246,15 @@ def _at_least(**numbers: tuple[int | None, int]) -> None:
             raise SeeallError(f"--{name.replace('_', '-')} {value} must be at least {least}")
 
 
-def _batch(asked: int | None, n: int) -> int:
+def _batch(asked: int | None, n: int, world: int) -> int:
     if n < 2:
         raise SeeallError("one picture is not enough to learn from; give at least 2")
-    if asked is None:
-        return 128 if n >= 256 else max(2, 1 << ((n // 2).bit_length() - 1))
-    if not 2 <= asked <= n:
-        raise SeeallError(f"--batch-size {asked} does not fit the {n} pictures; choose 2 to {n}")
-    return asked
+    batch = asked or (128 if n >= 256 else max(2, 1 << ((n // 2).bit_length() - 1)))
+    if not 2 <= batch <= n:
+        raise SeeallError(f"--batch-size {batch} does not fit the {n} pictures; choose 2 to {n}")
+    if batch % world:
+        raise SeeallError(f"--batch-size {batch} cannot be shared by {world} processes; choose a multiple of {world}")
+    return batch
 
 
 class Feed:

@@ -20,6 +20,8 @@ from seeall.data.pixels import background, read_all
 from seeall.types import SeeallError
 
 BATCH = 256
+"""Pictures that are seen at once, at most."""
+_BATCH_PIXELS = 1 << 21  # and their pixels: more would only take memory, and on a CPU leave its caches
 
 
 def square(pixels: Pixels, size: int) -> Tensor:
@@ -47,17 +49,20 @@ class Normalise(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Same shape, float32."""
         scale = 255.0 if x.dtype == torch.uint8 else 1.0
-        y = x.to(torch.float32, memory_format=torch.channels_last)
-        return (y - self.mean * scale) / (self.std * scale)
+        y = x.to(torch.float32, memory_format=torch.channels_last, copy=True)
+        return y.sub_(self.mean * scale).div_(self.std * scale)
 
 
 def squares(
-    pictures: Pictures, size: int, *, batch: int = BATCH, workers: int = 0
+    pictures: Pictures, size: int, *, batch: int = 0, workers: int = 0
 ) -> Iterator[tuple[list[int], Tensor, list[tuple[int, str]]]]:
     """Batches of pictures, read ahead in the background.
 
+    batch: pictures in one; 0 takes 256, or fewer where they are large · workers: threads that read; 0: one a core
+
     Yields: rows that could be read, their pixels (b, 3, size, size) uint8, and (row, reason) of those that could not.
     """
+    batch = batch or max(1, min(BATCH, _BATCH_PIXELS // size**2))
 
     def batches() -> Iterator[tuple[list[int], Tensor, list[tuple[int, str]]]]:
         found = enumerate(read_all(pictures, size, workers, lambda pixels: square(pixels, size)))
@@ -78,11 +83,11 @@ def features(backbone: nn.Module, normalise: Normalise, pixels: Tensor, device: 
 
 
 class Eye:
-    """A backbone, ready to look at pictures, on the best device there is."""
+    """A backbone, ready to look at pictures, on the best device there is; at 224 px where it does not say."""
 
     def __init__(self, backbone: Backbone) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-        self.size = int(backbone.preprocessing["image_size"])
+        self.size = int(backbone.preprocessing.get("image_size", 224))
         self.dim = backbone.embed_dim
         self.preprocessing = backbone.preprocessing
         self.normalise = Normalise(backbone.preprocessing["mean"], backbone.preprocessing["std"]).to(self.device)
@@ -105,7 +110,7 @@ class Eye:
                 if good:
                     found.append(self.see(pixels))
                 rows += good
-                progress.update(len(good) + len(bad), f"{progress.rate:,.0f} pictures/s")
+                progress.update(len(good) + len(bad), "{rate:,.0f} pictures/s")
         if not rows:
             raise SeeallError(f"{pictures.source}: none of the {len(pictures)} pictures can be read")
         return torch.cat(found), rows

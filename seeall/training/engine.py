@@ -38,8 +38,9 @@ def rank() -> int:
     return int(os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")))
 
 
-def check(devices: int, precision: str) -> tuple[str, int]:
-    """Resolve what `launch` was asked for: a precision of `PRECISIONS`, and the processes on this machine.
+def check(devices: int, precision: str) -> tuple[str, int, int]:
+    """Resolve what `launch` was asked for: a precision of `PRECISIONS`, the processes on this
+    machine, and those on all machines.
 
     Raises: SeeallError for devices or a precision that this machine does not have.
     """
@@ -53,7 +54,7 @@ def check(devices: int, precision: str) -> tuple[str, int]:
         raise SeeallError(f"--precision {precision}: choose from auto, {', '.join(PRECISIONS)}")
     if precision == "fp16" and not gpus:
         raise SeeallError("--precision fp16 needs a GPU; on a CPU use bf16 or 32")
-    return precision, count
+    return precision, count, int(os.environ["WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else count
 
 
 def launch(*, devices: int = 0, precision: str = "auto") -> Engine:
@@ -67,8 +68,7 @@ def launch(*, devices: int = 0, precision: str = "auto") -> Engine:
     from lightning_fabric import Fabric
     from lightning_fabric.strategies import DDPStrategy
 
-    precision, count = check(devices, precision)
-    world = int(os.environ.get("WORLD_SIZE", count)) if "TORCHELASTIC_RUN_ID" in os.environ else count
+    precision, count, world = check(devices, precision)
     logging.getLogger("lightning_fabric").setLevel(logging.WARNING)
     fabric = Fabric(
         accelerator="cuda" if torch.cuda.is_available() else "cpu",

@@ -43,7 +43,7 @@ def embed_files(
                 file.write(eye.see(pixels).numpy().tobytes())
             kept += [first + row for row in rows]
             skipped += [(mine.ids[row], why) for row, why in bad]
-            progress.update(len(rows) + len(bad), f"{progress.rate:,.0f} pictures/s")
+            progress.update(len(rows) + len(bad), "{rate:,.0f} pictures/s")
     everyone = engine.everyone((kept, skipped))
     kept = [row for part, _ in everyone for row in part]
     skipped = [one for _, part in everyone for one in part]

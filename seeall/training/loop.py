@@ -254,15 +254,16 @@ def fit(
             torch.manual_seed(keyed.seed(seed, _DROPOUT, t, engine.rank))
             lr = training.set_rate(cosine(t, steps, max(1, int(warmup * steps))))
             wrapped.zero_grad(set_to_none=True)
-            told: dict[str, Tensor] = {}
+            told: dict[str, Tensor] = {}  # the mean over the micro-batches
             for part in range(accumulate):
                 asked = time.perf_counter()
                 batch = next(source)
                 waited += time.perf_counter() - asked
                 several = part + 1 < accumulate and engine.world > 1
                 with engine.fabric.no_backward_sync(model, enabled=several):
-                    told = model.training_step(batch)
-                    engine.fabric.backward(told["loss"] / accumulate)
+                    one = model.training_step(batch)
+                    engine.fabric.backward(one["loss"] / accumulate)
+                told = {name: told.get(name, 0) + value.detach() / accumulate for name, value in one.items()}
             if clip:
                 engine.fabric.clip_gradients(model, wrapped, max_norm=clip)
             wrapped.step()

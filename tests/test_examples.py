@@ -1,0 +1,115 @@
+"""The examples and the documentation do what they say: each script a real process, each command and code block run."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from seeall import catalog, cli
+from seeall.backbones.load import build
+
+ROOT = Path(__file__).parents[1]
+WORLD = "scenes:n=64,size=32"
+EXAMPLES = {
+    "learn_and_search.py": (
+        [WORLD, "{out}", "2"],
+        r"64 pictures of 512 dimensions[^\n]*\n1\.000  scenes/identity_0000/",
+    ),
+    "embed_with_any_weights.py": ([WORLD, "{out}"], r"loaded 100 of 100 tensors.*\n64 pictures, 512 numbers each"),
+    "own_loss.py": ([WORLD, "{out}", "2"], r"loss -?\d+\.\d+, alignment \d+\.\d+, uniformity -\d+\.\d+ in "),
+}
+"""Script → what makes it small, and what it prints."""
+SMALL = ["--backbone", "shufflenet_v2_x0_5", "--image-size", "32", "--batch-size", "16", "--epochs", "1", "--quiet"]
+
+
+def blocks(document: str, language: str) -> list[str]:
+    """The fenced blocks of one language, in order."""
+    text = (ROOT / document).read_text(encoding="utf-8")
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+
+
+def defined(code: str) -> dict[str, Any]:
+    """What a block of code leaves."""
+    names: dict[str, Any] = {"__name__": "block"}
+    exec(compile(code, "block", "exec"), names)
+    return names
+
+
+def test_every_example_is_run_here() -> None:
+    assert {p.name for p in (ROOT / "examples").glob("*.py")} == EXAMPLES.keys()
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_example(name: str, tmp_path: Path) -> None:
+    arguments, printed = EXAMPLES[name]
+    command = [sys.executable, str(ROOT / "examples" / name), *(a.format(out=tmp_path) for a in arguments)]
+    alone = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=alone, timeout=120, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert re.search(printed, done.stdout), done.stdout
+    run = tmp_path / "run" if name == "learn_and_search.py" else tmp_path
+    assert list(run.glob("*.safetensors")), "nothing was kept"
+
+
+def test_readme(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its commands as they are typed, one after the other, then its Python; training made small."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    for name in ("photos", "more-photos", "labelled"):
+        shutil.copytree(folder, name)
+    shutil.copy("photos/cat/00.png", "holiday.jpg")
+    shutil.copy("photos/dog/01.jpg", "photos/blurred.jpg")
+    lines = [line for block in blocks("README.md", "") for line in block.splitlines() if line.startswith("ssl ")]
+    assert len(lines) > 10
+    for line in lines:
+        words = [str(Path(w).expanduser()) if w.startswith("~") else w for w in shlex.split(line)[1:]]
+        assert cli.run(words + SMALL * (words[0] == "pretrain")) == 0, line
+    for code in blocks("README.md", "python"):
+        defined(code)
+    assert "<img " in Path("found.html").read_text()
+
+
+def test_contributing(tmp_path: Path) -> None:
+    objective, backbone, head = map(defined, blocks("CONTRIBUTING.md", "python"))
+
+    z = torch.randn(8, 4, requires_grad=True)
+    loss = objective["AlignUniform"](spread=0.5)
+    told = loss(z, torch.arange(4).repeat(2))
+    told["loss"].backward()
+    assert z.grad is not None and z.grad.isfinite().all() and z.grad.abs().max() > 0
+    torch.testing.assert_close(told["loss"], told["alignment"] + 0.5 * told["uniformity"])
+    assert list(catalog.settings(objective["AlignUniform"])) == ["spread"]
+
+    network = backbone["regnet_y_400mf"]().eval()
+    maps = network.stages(torch.zeros(1, 3, 33, 45))
+    sizes = [(1, c, -(-33 // s), -(-45 // s)) for c, s in zip(network.channels, network.strides, strict=True)]
+    assert [tuple(m.shape) for m in maps] == sizes
+    assert network(torch.zeros(1, 3, 33, 45)).shape == (1, network.embed_dim)
+
+    y = torch.arange(32) % 2
+    x = torch.randn(32, 3, 16, 16) + y[:, None, None, None]
+    task = head["Classify"](build("shufflenet_v2_x0_5")[0], 2, (x, y))
+    results = head["finetune"](task, lambda t: (x, y), tmp_path / "run")
+    assert results["loss"] < 0.69 and results["best top1"] >= 50
+    assert (tmp_path / "run" / "checkpoints" / "best").exists()
+
+
+@pytest.mark.parametrize("document", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"])
+def test_links_and_file_names(document: str) -> None:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    for link in re.findall(r"\]\((?!https?:)([^)#]*)(#[^)]*)?\)", text):
+        target, anchor = ROOT / (link[0] or document), link[1].lstrip("#")
+        assert target.exists(), link
+        heads = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), re.MULTILINE) if anchor else []
+        assert not anchor or anchor in [head.lower().replace(" ", "-") for head in heads], link
+    for path in re.findall(r"(?:benchmarks|examples|tests|seeall)/[\w/]+\.py", text):
+        assert (ROOT / path).exists() or path.endswith("test_alignuniform.py"), path

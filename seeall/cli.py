@@ -75,6 +75,8 @@ def _listen(quiet: bool) -> None:
     from PIL import Image
 
     warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    warnings.filterwarnings("ignore", module="PIL")  # what is wrong with a file is said once, in skipped.csv
+    logging.getLogger("PIL").setLevel(logging.CRITICAL)
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
     log.handlers, log.propagate = [handler], False

@@ -53,7 +53,9 @@ def embed_files(
             _join(out, engine.world, len(kept), eye.dim)
             _table(pictures, kept, out.with_name(out.name + ".parquet"))
     finally:
-        _part(out, engine.rank).unlink(missing_ok=True)
+        if engine.rank == 0:  # the others have long written theirs
+            for other in range(engine.world):
+                _part(out, other).unlink(missing_ok=True)
     files = [str(out) + ".npy", str(out) + ".parquet"]
     return {"pictures": len(kept), "skipped": len(skipped), "dim": eye.dim, "files": files}
 

@@ -40,9 +40,6 @@ EXTENSIONS = frozenset(
         ".heif",
     ]
 )
-MAX_PIXELS = 500_000_000
-"""Pictures with more are refused by their header, before any memory is taken."""
-
 _FAULTS = (
     OSError,
     SyntaxError,
@@ -82,8 +79,6 @@ def decode(file: str | Path | Any, shortest: int | None = None) -> Pixels:
     """
     try:
         with Image.open(file) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise Unreadable(f"too large: {image.width} x {image.height} px")
             if shortest is not None and image.format == "JPEG":
                 scale = shortest / min(image.size)
                 image.draft("RGB", (max(1, int(image.width * scale)), max(1, int(image.height * scale))))
@@ -95,7 +90,8 @@ def decode(file: str | Path | Any, shortest: int | None = None) -> Pixels:
     except UnidentifiedImageError:
         raise Unreadable(_why_unknown(file)) from None
     except Image.DecompressionBombError:
-        raise Unreadable(f"too large: over {MAX_PIXELS:,} px") from None
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)  # Pillow looks at the header, before any memory is taken
+        raise Unreadable(f"too large: over {limit:,} px") from None
     except _FAULTS as fault:
         raise Unreadable(f"damaged: {str(fault).splitlines()[0] if str(fault) else type(fault).__name__}") from None
 

@@ -128,6 +128,7 @@ def pretrain(
     set: Annotated[
         list[str] | None, typer.Option(metavar="NAME=VALUE", help="Any other setting; may be repeated.")
     ] = None,
+    settings: Annotated[bool, typer.Option("--settings", help="List what --set reaches, and leave.")] = False,
     config: Annotated[
         Path | None, typer.Option(help="A run.json whose settings hold where no option is given.")
     ] = None,
@@ -139,9 +140,16 @@ def pretrain(
 ) -> None:
     """Learn a backbone from a folder of pictures, without labels."""
     options = dict(ctx.params)
-    for name in ("config", "resume", "overwrite", "json_", "quiet"):
+    for name in ("settings", "config", "resume", "overwrite", "json_", "quiet"):
         options.pop(name)
     _listen(quiet)
+    if settings:
+        from seeall.ssl.pretrain import parts
+
+        for role, target in parts(objective, backbone, optimiser).items():
+            for name, (_, default) in catalog.settings(target).items():
+                print(f"{role}.{name}={'none' if default is None else default}")
+        return
     if out is None:
         raise SeeallError("where should the run go? give --out FOLDER")
     if resume or config:

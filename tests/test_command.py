@@ -34,6 +34,17 @@ def test_help_and_version(ssl: Ssl) -> None:
     assert ssl("--version")[1].strip() == "0.1.0"
 
 
+def test_settings_can_be_listed_and_typed_back(ssl: Ssl) -> None:
+    code, out, _ = ssl("pretrain", "--settings", "--optimiser", "sgd")
+    assert code == 0 and {"objective.temperature=0.2", "optimiser.momentum=0.9", "training.ema=none"} <= set(
+        out.split()
+    )
+    from seeall import catalog
+    from seeall.ssl.pretrain import parts
+
+    catalog.resolve(parts("simclr", "resnet18", "sgd"), out.splitlines())
+
+
 def test_evaluate(ssl: Ssl, run: Path, folder: Path) -> None:
     code, out, err = ssl("evaluate", run, folder, "--json")
     found = json.loads(out)

@@ -7,13 +7,17 @@ import itertools
 from torch import nn
 
 
-def projector(embed_dim: int, *, hidden: int = 512, out: int = 128, layers: int = 2) -> nn.Sequential:
+def projector(
+    embed_dim: int, *, hidden: int = 512, out: int = 128, layers: int = 2, norm: bool = True
+) -> nn.Sequential:
     """(N, embed_dim) → (N, out): linear layers with BatchNorm and ReLU between them.
 
-    hidden: width between the layers · layers: how many linear layers, 1 or more
+    hidden: width between the layers · layers: how many linear layers, 1 or more · norm: BatchNorm after the last
+    one too, as in the authors' code; it keeps dimensions from dying and speeds the first epochs up
     """
     widths = [embed_dim] + [hidden] * (layers - 1)
     parts: list[nn.Module] = []
     for before, after in itertools.pairwise(widths):
         parts += [nn.Linear(before, after, bias=False), nn.BatchNorm1d(after), nn.ReLU(inplace=True)]
-    return nn.Sequential(*parts, nn.Linear(widths[-1], out))
+    last = [nn.Linear(widths[-1], out, bias=False), nn.BatchNorm1d(out)] if norm else [nn.Linear(widths[-1], out)]
+    return nn.Sequential(*parts, *last)

@@ -36,7 +36,7 @@ def test_help_and_version(ssl: Ssl) -> None:
 
 def test_settings_can_be_listed_and_typed_back(ssl: Ssl) -> None:
     code, out, _ = ssl("pretrain", "--settings", "--optimiser", "sgd")
-    assert code == 0 and {"objective.temperature=0.2", "optimiser.momentum=0.9", "training.ema=none"} <= set(
+    assert code == 0 and {"objective.temperature=0.1", "optimiser.momentum=0.9", "training.ema=none"} <= set(
         out.split()
     )
     from seeall import catalog

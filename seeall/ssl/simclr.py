@@ -32,7 +32,7 @@ class SimCLR(nn.Module):
         SeeallError: temperature is not a finite number above 0.
     """
 
-    def __init__(self, *, temperature: float = 0.2) -> None:
+    def __init__(self, *, temperature: float = 0.1) -> None:
         super().__init__()
         if not 0 < temperature < math.inf:
             raise SeeallError(f"simclr: temperature must be above 0, not {temperature}; 0.1 to 0.5 is usual")

@@ -39,7 +39,7 @@ UNSEEN = f"scenes:n=600,size={SIZE},identities=60,first_identity=300,poles=0,lig
 EPOCHS = 15
 VIEWS = ("jitter=0.2", "hue=0.02", "grey=0", "crop_min=0.3")
 """Colour is part of who these objects are, so views keep most of it."""
-QUERIES, NEIGHBOURS = 8, 8
+QUERIES, NEIGHBOURS = 8, 7
 
 
 def demo(out: Path, *, overwrite: bool = False) -> dict[str, Any]:

@@ -119,6 +119,24 @@ def test_kill_9_and_resume_equals_an_uninterrupted_run(
     assert same(tmp_path / "a", tmp_path / "b")
 
 
+@pytest.mark.slow
+def test_two_processes_see_the_loss_that_one_sees(
+    tmp_path: Path, ssl_process: Callable[..., subprocess.Popen[str]]
+) -> None:
+    """The same global batch, the same views, statistics and negatives over both: the same loss."""
+    losses = []
+    for devices in (1, 2):
+        out = tmp_path / str(devices)
+        process = ssl_process(
+            "pretrain", WORLD, *OPTIONS, "--steps", 1, "--devices", devices, "--out", out, OMP_NUM_THREADS="1"
+        )
+        _, err = process.communicate(timeout=300)
+        assert process.returncode == 0, err
+        lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+        losses.append(next(line["loss"] for line in lines if "loss" in line))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
+
+
 @pytest.mark.parametrize(
     ("side", "gpu", "size"),
     [(20, False, 32), (32, False, 32), (100, False, 64), (4000, False, 64), (300, True, 224), (150, True, 128)],

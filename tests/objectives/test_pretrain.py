@@ -128,7 +128,20 @@ def test_two_processes_see_the_loss_that_one_sees(
     for devices in (1, 2):
         out = tmp_path / str(devices)
         process = ssl_process(
-            "pretrain", WORLD, *OPTIONS, "--steps", 1, "--devices", devices, "--out", out, OMP_NUM_THREADS="1"
+            "pretrain",
+            WORLD,
+            "--quiet",
+            "--image-size",
+            32,
+            "--batch-size",
+            64,
+            "--steps",
+            1,
+            "--devices",
+            devices,
+            "--out",
+            out,
+            OMP_NUM_THREADS="1",
         )
         _, err = process.communicate(timeout=300)
         assert process.returncode == 0, err

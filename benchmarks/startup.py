@@ -7,14 +7,16 @@ cache. Processes take turns, so that other work on the machine falls on all of t
 wall-clock time and, as that is what other work disturbs, of the processor time that each process took. Those that
 import torch take seconds and run in every fourth round only; `lightly-ssl-train` is lightly's command.
 
-Expect about EXPECTED_TEXT
+Expect, on two cores of a server CPU kept busy by other work, 0.1 seconds for `ssl --help`, 0.2 for the other two, 2 to
+4 for importing torch, and 6 to 11 for lightly.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
+import re
+import resource
 import statistics
 import subprocess
 import sys
@@ -41,11 +43,10 @@ SLOW = {
 
 def run(command: list[str], folder: str) -> tuple[float, float]:
     """One process: seconds on the clock, and of processors."""
-    before, start = os.times(), time.perf_counter()
+    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     subprocess.run(command, check=True, cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    seconds, after = time.perf_counter() - start, os.times()
-    cpu = after.children_user + after.children_system - before.children_user - before.children_system
-    return seconds, cpu
+    seconds, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
+    return seconds, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
 
 def measure(rounds: int) -> dict[str, Any]:
@@ -64,7 +65,7 @@ def measure(rounds: int) -> dict[str, Any]:
                     found[name].append(took)
     seconds = {name: statistics.median(wall for wall, _ in runs) for name, runs in found.items()}
     cpu = {name: statistics.median(used for _, used in runs) for name, runs in found.items()}
-    return {"rounds": rounds, "bar": BAR, "seconds": seconds, "cpu_seconds": cpu}
+    return {"seconds": seconds, "cpu_seconds": cpu}
 
 
 def table(report: dict[str, Any]) -> str:
@@ -76,6 +77,11 @@ def table(report: dict[str, Any]) -> str:
     return "\n".join([*lines, f"ssl --help {'keeps' if ours < BAR else 'MISSES'} its {BAR} seconds"])
 
 
+def slug(name: str) -> str:
+    """A command as part of a JSON key."""
+    return re.sub(r"\W+", "_", name).strip("_")
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
@@ -83,7 +89,8 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="one object instead of a table")
     options = parser.parse_args()
     report = measure(options.rounds)
-    print(json.dumps(report) if options.json else table(report))
+    flat = {f"{slug(name)}_{key}": v for key in ("seconds", "cpu_seconds") for name, v in report[key].items()}
+    print(json.dumps({"rounds": options.rounds, "bar": BAR, **flat}) if options.json else table(report))
 
 
 if __name__ == "__main__":

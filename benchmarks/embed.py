@@ -1,5 +1,5 @@
-"""Claim: from files to features costs the network's time and that of decoding the files, and next to nothing else;
-at 224 px that is 95 % of the speed of the bare network.
+"""Claim: from files to features costs the network's time and that of decoding the files, and little else; at 224 px
+that is about 95 % of the speed of the bare network.
 
     python benchmarks/embed.py [--threads 2] [--rounds 7] [--json]         about two minutes on two idle cores
 
@@ -12,9 +12,10 @@ second opinion where the machine is busy. `reading` is the processor time of one
 CPU that the network alone keeps busy this is bound to be lost, and `bound` is what is left: the network's processor
 time as a share of both. Where the network leaves processors idle, or runs on a GPU, reading hides behind it.
 
-Expect, on two cores of a server CPU that other work keeps half busy, with OMP_WAIT_POLICY=PASSIVE, ratios of 0.84 at
-32 px, 0.81 at 64 px and 0.95 at 224 px, where the bounds are 0.86, 0.80 and 0.96. Without that variable the threads
-of the network burn processor time while they wait for each other, and on a busy machine all is several times slower.
+Expect, on two cores of a server CPU that other work keeps half busy, with OMP_WAIT_POLICY=PASSIVE, ratios of 0.77
+to 0.84 at 32 px, 0.79 to 0.83 at 64 px and 0.94 to 0.96 at 224 px; the bounds are 0.85, 0.80 and 0.965.
+Without that variable the threads of the network burn processor time while they wait for each other, and on a busy
+machine all is several times slower.
 """
 
 from __future__ import annotations

@@ -9,14 +9,15 @@ Three rows, each with its number of kills by SIGKILL at random moments, drawn by
                   gone on with by `ssl pretrain --resume`, which may be killed too; every run is at last let finish,
                   and each tensor of its backbone.safetensors compared, bit by bit, with that of the whole run. A
                   run killed before it wrote its run.json is begun again.
-`ssl index add`   is killed while it adds 200 pictures to 60, of which it sees 60 again. `ssl index check` must then
-                  find nothing, the content be that of before or that of after, and the same command, let finish,
-                  bring that of after.
+`ssl index add`   is killed while it adds 200 pictures to an index of 60 and replaces those. `ssl index check` must
+                  then find nothing wrong, the content be that of before or that of after, and the same command,
+                  let finish, bring that of after: this is its "resumed equal".
 `Index.add`       in a loop, so that nearly every kill hits a commit: what was acknowledged must be there, and of
                   the commit under way all or nothing. All kills hit one index, five times as many as above.
 
 This program imports everything once and forks a process for each life that ends by a kill, so that kills hit the
 work and not the seconds of importing; hence one thread each, as a fork cannot share a pool of threads. Linux only.
+Every step is forced to disk; where that is slow, TMPDIR=/dev/shm kills the same processes in memory.
 
 Expect every kill survived: as many resumed runs equal and indexes clean as there were kills, old and new states
 adding up to them, both kinds in the loop. Exit code 1 otherwise.

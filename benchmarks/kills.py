@@ -153,8 +153,6 @@ def pretraining(kills: int, moments: random.Random, folder: Path) -> Report:
         out, hits = folder / f"run{report['runs']}", 0
         while True:
             begun = (out / "run.json").exists()
-            if not begun:
-                shutil.rmtree(out, ignore_errors=True)
             work = ssl("pretrain", *([] if begun else RUN), "--out", out, "--quiet", *(["--resume"] if begun else []))
             if report["kills"] + hits == kills:
                 finish(work)

@@ -4,13 +4,14 @@ writer in at a time.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import fcntl
 import hashlib
 import os
 import sqlite3
+import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO, final
 
@@ -44,6 +45,16 @@ def write(path: Path, body: Callable[[BinaryIO], object]) -> str:
     return digest
 
 
+def occupied(root: Path) -> int:
+    """Bytes of all files in a folder, while somebody may be writing there."""
+    total = 0
+    for file in root.rglob("*"):
+        with contextlib.suppress(FileNotFoundError):  # gone since it was listed
+            found = file.stat()
+            total += found.st_size if stat.S_ISREG(found.st_mode) else 0
+    return total
+
+
 def exchange(new: Path, old: Path) -> None:
     """Swap two folders of one file system in a single step.
 
@@ -59,7 +70,7 @@ def exchange(new: Path, old: Path) -> None:
     sync_folder(old.parent)
 
 
-@contextmanager
+@contextlib.contextmanager
 def reported(root: Path) -> Iterator[None]:
     """Turn a failure of disk or database into a SeeallError about the index at `root`."""
     try:

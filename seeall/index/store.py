@@ -23,7 +23,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from seeall.console import log
-from seeall.index import check
+from seeall.index import check, durable
 from seeall.index.commit import Writer, lookup
 from seeall.index.draft import LOCK, Draft
 from seeall.index.durable import Lock
@@ -251,7 +251,7 @@ class Index:
             "metric": m.metric,
             "engine": "ivf" if trained else "flat",
             **extra,
-            "bytes": sum(p.stat().st_size for p in self._root.rglob("*") if p.is_file()),
+            "bytes": durable.occupied(self._root),
             "generation": m.generation,
             "model": m.model,
             "created": m.created,

@@ -7,7 +7,8 @@ of all processes together, and nothing else.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 from seeall import catalog
 from seeall.backbones.contract import Backbone
 from seeall.backbones.load import build, factory, save
+from seeall.backbones.weights import RUN_FILE
 from seeall.console import log
 from seeall.data import keyed
 from seeall.data.pictures import Pictures, find
@@ -44,20 +46,13 @@ SHEET = 8
 class Pretraining(nn.Module):
     """A backbone, a projector and an objective: the task that the loop trains.
 
-    monitor: pixels (n, 3, S, S) uint8 and targets (n,) of some labelled pictures, or None
+    monitor: pixels (n, 3, S, S) uint8 and targets (n,) of some labelled pictures to watch, or None
     """
 
-    def __init__(
-        self,
-        backbone: Backbone,
-        head: nn.Module,
-        objective: nn.Module,
-        normalise: Normalise,
-        monitor: tuple[Tensor, Tensor] | None = None,
-    ) -> None:
+    def __init__(self, backbone: Backbone, head: nn.Module, objective: nn.Module, normalise: Normalise) -> None:
         super().__init__()
         self.backbone, self.projector, self.objective, self.normalise = backbone, head, objective, normalise
-        self._monitor = monitor
+        self.monitor: tuple[Tensor, Tensor] | None = None
 
     def training_step(self, batch: Batch) -> dict[str, Tensor]:
         """views (N, 3, S, S), groups (N,) → the objective's loss and scalars over the rows of all processes."""
@@ -67,9 +62,9 @@ class Pretraining(nn.Module):
 
     def evaluation(self) -> dict[str, float]:
         """`knn20`, percent, of a third of the monitored pictures among the rest; {} where none have labels."""
-        if self._monitor is None:
+        if self.monitor is None:
             return {}
-        pixels, targets = self._monitor
+        pixels, targets = self.monitor
         device = batch_device(self)
         z = torch.cat([features(self.backbone, self.normalise, part, device) for part in torch.split(pixels, 256)])
         third = len(z) // 3
@@ -165,34 +160,20 @@ def pretrain(
     """
     options = {k: v for k, v in locals().items() if k not in ("resume", "overwrite", "data", "out")}
     settings = {**options, "data": data, "out": str(out), "set": sorted(set)}
-    roles = parts(objective, backbone, optimiser)
-    chosen = catalog.resolve(roles, set)
-    if lr is not None:
-        chosen["optimiser"].setdefault("lr", lr)
-    _, _, world = check(devices, precision)
     _at_least(epochs=(epochs, 1), steps=(steps, 1), image_size=(image_size, 8), batch_size=(batch_size, 2))
-    loop = training(**chosen["training"])
-    views, loss = Views(**chosen["views"]), roles["objective"](**chosen["objective"])
-    make_optimiser = functools.partial(roles["optimiser"], **chosen["optimiser"])
-
+    _, _, world = check(devices, precision)
+    plan = Plan.of(settings)
     pictures = find(data, limit=limit, seed=seed)
     refuse_inside(out, pictures.root)
     about = {"source": data, "pictures": len(pictures), "fingerprint": pictures.fingerprint()}
     run = _open(out, settings, about, resume, overwrite)
-    if run and run.facts["status"] == "finished":
+    if run and run.facts["status"] == "finished" and (out / RUN_FILE).exists():
         log.warning("%s is already finished; nothing to do", out)
         return dict(run.facts["results"])
-    torch.manual_seed(keyed.seed(seed, 0x1417))
-    network, report = build(backbone, weights, **chosen["backbone"])
-    head = projector(network.embed_dim, **chosen["projector"])
-    if weights != "none":
-        log.info("%s", report)
-    gpu = torch.cuda.is_available()
+
+    task = plan.task(backbone, weights, seed)
     resolved = run.facts.get("resolved", {}) if run else {}
-    wanted = resolved.get("image_size", image_size) or (224 if gpu else 64)
-    shortest = int(wanted / (views.crop_min * 0.75) ** 0.5)  # no crop is then smaller than the view
-    store = load(pictures, shortest=shortest, workers=workers, allow_skipped=allow_skipped)
-    size = resolved.get("image_size") or image_size or choose_size(store.sizes, gpu)
+    store, size = plan.read(pictures, resolved.get("image_size") or image_size, workers, allow_skipped)
     batch = resolved.get("batch_size") or _batch(batch_size, len(store), world)
     if run is None:
         run = Run.create(out, settings, about, overwrite=overwrite) if rank() == 0 else Run(out, {}, writes=False)
@@ -200,32 +181,75 @@ def pretrain(
     run.update(status="running", resolved={"image_size": size, "batch_size": batch})
     if run.writes:
         store.write_skipped(out / "skipped.csv")
+        task.monitor = _monitor(store.pictures, size, seed)
 
     engine = launch(devices=devices, precision=precision)
     store.to(engine.device)
     sampler = Sampler(len(store), batch, seed, engine.rank, engine.world)
-    normalise = Normalise(network.preprocessing["mean"], network.preprocessing["std"])
-    monitor = _monitor(store.pictures, size, seed) if run.writes else None
-    task = Pretraining(network, head, loss, normalise, monitor)
-    feed = Feed(store, views, sampler, task, size, seed, engine.device)
-    epoch_steps = max(1, sampler.steps_per_epoch // loop["accumulate"])
+    feed = Feed(store, plan.views, sampler, task, size, seed, engine.device)
+    epoch_steps = max(1, sampler.steps_per_epoch // plan.loop["accumulate"])
     total = steps or epochs * epoch_steps
     log.info(
         "%d pictures, views of %d px, batches of %d, %d steps, on %s; pixels in %s",
         len(store), size, batch, total, engine.device, store.place,
     )  # fmt: skip
+    keep = functools.partial(_keep, run, task, backbone, plan.chosen["backbone"], size)
     try:
         results = fit(
-            engine, task, feed.fetch, make_optimiser, run,
+            engine, task, feed.fetch, plan.optimiser, run,
             steps=total, epoch_steps=epoch_steps, samples=batch, seed=seed, background=feed.waits,
             compile=compile, resume=resume, begin=feed.show, end=feed.map, best="knn20",
-            evaluate_every=max(1, epochs // 10) * epoch_steps if monitor else 0, **loop,
+            evaluate_every=max(1, epochs // 10) * epoch_steps if task.monitor else 0, **plan.loop,
         )  # fmt: skip
     except Stopped as stop:
-        _finish(run, task, backbone, chosen, size, status="stopped", step=stop.step)
+        keep(status="stopped", step=stop.step)
         raise
-    _finish(run, task, backbone, chosen, size, status="finished", step=total, results=results)
+    keep(status="finished", step=total, results=results)
     return results
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run is made of; whatever is wrong with its settings is found here, before a picture is read."""
+
+    chosen: dict[str, dict[str, Any]]
+    views: Views
+    objective: nn.Module
+    optimiser: Callable[[nn.Module], torch.optim.Optimizer]
+    loop: dict[str, Any]
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> Plan:
+        """The parts that the options of `pretrain` name. Raises SeeallError for a setting that is none of theirs."""
+        roles = parts(settings["objective"], settings["backbone"], settings["optimiser"])
+        chosen = catalog.resolve(roles, settings["set"])
+        if settings["lr"] is not None:
+            chosen["optimiser"].setdefault("lr", settings["lr"])
+        return cls(
+            chosen,
+            Views(**chosen["views"]),
+            roles["objective"](**chosen["objective"]),
+            functools.partial(roles["optimiser"], **chosen["optimiser"]),
+            training(**chosen["training"]),
+        )
+
+    def task(self, backbone: str, weights: str, seed: int) -> Pretraining:
+        """The networks, with weights that depend on nothing but their settings and `seed`."""
+        torch.manual_seed(keyed.seed(seed, 0x1417))
+        network, report = build(backbone, weights, **self.chosen["backbone"])
+        head = projector(network.embed_dim, **self.chosen["projector"])
+        if weights != "none":
+            log.info("%s", report)
+        normalise = Normalise(network.preprocessing["mean"], network.preprocessing["std"])
+        return Pretraining(network, head, self.objective, normalise)
+
+    def read(self, pictures: Pictures, size: int | None, workers: int, allow_skipped: bool) -> tuple[Store, int]:
+        """The pictures' pixels and the side of a view, px: `size`, or one that suits them."""
+        gpu = torch.cuda.is_available()
+        wanted = size or (224 if gpu else 64)
+        shortest = int(wanted / (self.views.crop_min * 0.75) ** 0.5)  # no crop is then smaller than the view
+        store = load(pictures, shortest=shortest, workers=workers, allow_skipped=allow_skipped)
+        return store, size or choose_size(store.sizes, gpu)
 
 
 def _open(
@@ -310,11 +334,11 @@ class Feed:
         journal.embedding(z, labels, pixels / 255, step)
 
 
-def _finish(run: Run, task: Pretraining, name: str, chosen: Mapping[str, Any], size: int, **facts: Any) -> None:
+def _keep(run: Run, task: Pretraining, name: str, settings: Mapping[str, Any], size: int, **facts: Any) -> None:
     """Write the backbone, then say in run.json how the run ended."""
     if run.writes:
         save(
-            task.backbone, run.path / "backbone.safetensors", name=name, settings=chosen["backbone"],
+            task.backbone, run.path / RUN_FILE, name=name, settings=settings,
             preprocessing={"image_size": size, "resize": "shorter side to image_size, then the middle"},
         )  # fmt: skip
         run.update(**facts)

@@ -41,7 +41,9 @@ class Journal:
             from PIL import Image
 
             self._board.add_image(name, pixels, step)
-            Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(self.folder / "pictures" / f"{name}.png")
+            file = self.folder / "pictures" / f"{name}.png"
+            file.parent.mkdir(exist_ok=True)
+            Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(file)
 
     def embedding(self, features: Tensor, labels: list[str] | None, sprites: Tensor, step: int) -> None:
         """Embeddings (n, D) with thumbnails (n, 3, H, W) in [0, 1] for TensorBoard's projector."""

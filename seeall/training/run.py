@@ -46,8 +46,11 @@ class Run:
     ) -> Run:
         """A new run folder. Raises SeeallError where one is already there and not `overwrite`."""
         cls.refuse(path, overwrite=overwrite)
-        if path.is_dir():
-            shutil.rmtree(path)
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            _empty(path)
+        except OSError as fault:
+            raise SeeallError(f"--out {path}: cannot be written: {fault.strerror}") from None
         facts = {
             "format": FORMAT,
             "status": "running",
@@ -62,20 +65,15 @@ class Run:
             },
         }
         run = cls(path, facts)
-        try:
-            (path / "checkpoints").mkdir(parents=True, exist_ok=True)
-            (path / "pictures").mkdir(exist_ok=True)
-        except OSError as fault:
-            raise SeeallError(f"--out {path}: cannot be written: {fault.strerror}") from None
         run.update()
         return run
 
     @staticmethod
     def refuse(path: Path, *, overwrite: bool = False) -> None:
-        """Raises SeeallError where a new run cannot have this folder."""
+        """Raises SeeallError where a new run cannot have this folder; what a killed start left is in no one's way."""
         if path.exists() and not path.is_dir():
             raise SeeallError(f"--out {path} is a file; choose a folder")
-        if path.is_dir() and any(path.iterdir()):
+        if path.is_dir() and any(p.suffix != durable.PARTIAL for p in path.iterdir()):
             if not overwrite:
                 raise SeeallError(f"--out {path} is not empty: go on with it by --resume, or replace it by --overwrite")
             if not (path / "run.json").exists():
@@ -122,6 +120,15 @@ class Run:
     def best(self) -> Path:
         """The checkpoint with the best figure so far."""
         return self.path / "checkpoints" / "best"
+
+
+def _empty(path: Path) -> None:
+    """Take away all that a folder holds, run.json last: a run that is only half gone can still be replaced."""
+    for part in sorted(path.iterdir(), key=lambda p: p.name == "run.json"):
+        if part.is_dir() and not part.is_symlink():
+            shutil.rmtree(part)
+        else:
+            part.unlink()
 
 
 def read_facts(file: Path) -> dict[str, Any]:

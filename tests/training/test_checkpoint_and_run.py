@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -76,6 +79,7 @@ def test_a_new_run_wants_a_place_of_its_own(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "r" / "run.json").read_text())["settings"] == {"epochs": 3}
     with pytest.raises(SeeallError, match="--resume.*--overwrite"):
         Run.create(tmp_path / "r", {}, ABOUT)
+    (run.path / "checkpoints").mkdir()
     (run.path / "checkpoints" / "last").touch()
     Run.create(tmp_path / "r", {}, ABOUT, overwrite=True)
     assert not (run.path / "checkpoints" / "last").exists()
@@ -86,6 +90,51 @@ def test_a_new_run_wants_a_place_of_its_own(tmp_path: Path) -> None:
     assert (tmp_path / "photos" / "a.jpg").exists()
     with pytest.raises(SeeallError, match="is a file"):
         Run.create(tmp_path / "photos" / "a.jpg", {}, ABOUT)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_kill_at_the_start_leaves_a_place_to_start_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overwrite: bool
+) -> None:
+    """A run that dies before any change it makes to the disk is begun again by the same words."""
+
+    class Killed(BaseException):
+        pass
+
+    left = 0
+
+    def mortal(change: Callable[..., object]) -> Callable[..., object]:
+        def one(*args: Any, **named: Any) -> object:
+            nonlocal left
+            left -= 1
+            if left == 0:
+                raise Killed
+            return change(*args, **named)
+
+        return one
+
+    for name in ("mkdir", "unlink", "rmdir", "fsync", "replace"):
+        monkeypatch.setattr(os, name, mortal(getattr(os, name)))
+    for n in range(1, 100):
+        path = tmp_path / str(n)
+        if overwrite:
+            old = Run.create(path, {"epochs": 1}, ABOUT)
+            (old.path / "checkpoints").mkdir()
+            for file in ("checkpoints/last", "a.txt", "z.txt"):
+                (old.path / file).touch()
+        left = n
+        try:
+            Run.create(path, {"epochs": 3}, ABOUT, overwrite=overwrite)
+        except Killed:
+            left = 0
+            begun = (path / "run.json").exists()  # then --resume goes on with it
+            Run.create(path, {"epochs": 3}, ABOUT, overwrite=overwrite or begun)
+        else:
+            left = 0
+            break
+        assert [p.name for p in path.iterdir()] == ["run.json"]
+        assert Run.open(path).facts["settings"] == {"epochs": 3}
+    assert n > (8 if overwrite else 4)
 
 
 def test_opening(tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ import csv
 import os
 import queue
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -29,6 +28,7 @@ from seeall.data.decode import Pixels, Unreadable
 from seeall.data.pictures import Pictures
 from seeall.types import SeeallError
 
+S = TypeVar("S")
 T = TypeVar("T")
 
 MEMORY_SHARE = 0.25
@@ -37,11 +37,9 @@ MEMORY_SHARE = 0.25
 SKIPPED_SHARE = 0.05
 """The part of the pictures that may be unreadable before it is an error."""
 
-_QUICK = 0.5e-3  # seconds a picture: below this, handing pictures to threads costs more than reading them
-
-
-def _same(pixels: Pixels) -> Pixels:
-    return pixels
+_TOGETHER = (
+    16  # pictures that a thread reads at a time: one by one, small ones would cost more to hand over than to read
+)
 
 
 class Store:
@@ -160,7 +158,7 @@ def load(
     pixels: list[Pixels] | None = []
     taken = 0
     with bar("reading pictures", len(pictures)) as progress:
-        for i, result in enumerate(read_all(pictures, shortest, workers, _same)):
+        for i, result in enumerate(read_all(pictures, shortest, workers)):
             progress.update(1)
             if isinstance(result, Unreadable):
                 skipped.append((pictures.ids[i], str(result)))
@@ -201,35 +199,44 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def read_all(
-    pictures: Pictures, shortest: int | None, workers: int, then: Callable[[Pixels], T]
-) -> Iterator[T | Unreadable]:
-    """`then(pixels)` of every picture, in order, or why there are none.
+def read_all(pictures: Pictures, shortest: int | None, workers: int) -> Iterator[Pixels | Unreadable]:
+    """Every picture's pixels, in order, or why there are none. workers: threads that read; 0: one a core."""
 
-    Small files are read in this thread, others by `workers` threads (0: one a core).
+    def read(rows: range) -> list[Pixels | Unreadable]:
+        found: list[Pixels | Unreadable] = []
+        for row in rows:
+            try:
+                found.append(pictures.read(row, shortest))
+            except Unreadable as fault:
+                found.append(fault)
+        return found
+
+    for some in in_order(read, stretches(len(pictures), _TOGETHER), workers or cores()):
+        yield from some
+
+
+def stretches(n: int, length: int) -> list[range]:
+    """0 to n - 1 in ranges of `length`, the last one shorter.
+
+    >>> stretches(5, 2)
+    [range(0, 2), range(2, 4), range(4, 5)]
     """
+    return [range(first, min(first + length, n)) for first in range(0, n, length)]
 
-    def read(i: int) -> T | Unreadable:
-        try:
-            return then(pictures.read(i, shortest))
-        except Unreadable as fault:
-            return fault
 
-    sample = min(len(pictures), 16)
-    start = time.perf_counter()
-    for i in range(sample):
-        yield read(i)
-    quick = (time.perf_counter() - start) / max(sample, 1) < _QUICK
-    workers = 1 if quick else workers or cores()
-    if workers == 1:
-        yield from map(read, range(sample, len(pictures)))
-        return
-    with ThreadPoolExecutor(workers, "read") as pool:
-        waiting: collections.deque[Future[T | Unreadable]] = collections.deque()
+def in_order(
+    work: Callable[[S], T], items: Iterable[S], workers: int, begin: Callable[[], object] | None = None
+) -> Iterator[T]:
+    """`work(item)` of every item, in order, by threads that are at most two items each ahead of who takes them.
+
+    begin: called once by every thread before its first item
+    """
+    with ThreadPoolExecutor(workers, "worker", begin) as pool:
+        waiting: collections.deque[Future[T]] = collections.deque()
         try:
-            for i in range(sample, len(pictures)):
-                waiting.append(pool.submit(read, i))
-                if len(waiting) >= 4 * workers:
+            for item in items:
+                waiting.append(pool.submit(work, item))
+                if len(waiting) > 2 * workers:
                     yield waiting.popleft().result()
             while waiting:
                 yield waiting.popleft().result()

@@ -18,7 +18,7 @@ from seeall.data.pictures import Pictures
 from seeall.data.pixels import complain
 from seeall.index.commit import Writer
 from seeall.index.store import Index
-from seeall.training.embed import Eye, square, squares
+from seeall.training.embed import Eye, square
 from seeall.training.run import refuse_inside
 from seeall.types import SeeallError
 
@@ -56,10 +56,10 @@ def add(
     """Add `pictures` in one commit; those already there are replaced. Returns (id, reason) of what was skipped."""
     skipped: list[tuple[str, str]] = []
     with index.writer() as writer, bar("embedding", len(pictures)) as progress:
-        for rows, pixels, bad in squares(pictures, eye.size, workers=workers):
+        for rows, z, bad in eye.stream(pictures, workers=workers):
             skipped += [(pictures.ids[row], why) for row, why in bad]
             if rows:
-                _append(writer, pictures, rows, eye.see(pixels))
+                _append(writer, pictures, rows, z)
             progress.update(len(rows) + len(bad), "{rate:,.0f} pictures/s")
         complain(pictures, skipped, allow_skipped)
     if skipped:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -12,16 +12,21 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seeall.backbones.contract import Backbone
+from seeall.backbones.fold import folded
 from seeall.backbones.load import load
 from seeall.console import bar
 from seeall.data.decode import Pixels, Unreadable
 from seeall.data.pictures import Pictures
-from seeall.data.pixels import background, read_all
+from seeall.data.pixels import cores, in_order, stretches
 from seeall.types import SeeallError
 
 BATCH = 256
 """Pictures that are seen at once, at most."""
-_BATCH_PIXELS = 1 << 21  # and their pixels: more would only take memory, and on a CPU leave its caches
+_PIXELS, _PIXELS_CPU, _FEW = 1 << 22, 1 << 18, 8  # and their pixels: more take memory, and on a CPU leave its caches
+_QUICK = 0.5e-3  # seconds: how soon a small picture is read
+
+Squares = tuple[list[int], Tensor, list[tuple[int, str]]]
+"""Rows of pictures that could be read, what they gave, and (row, reason) of those that could not."""
 
 
 def square(pixels: Pixels, size: int) -> Tensor:
@@ -53,26 +58,31 @@ class Normalise(nn.Module):
         return y.sub_(self.mean * scale).div_(self.std * scale)
 
 
-def squares(
-    pictures: Pictures, size: int, *, batch: int = 0, workers: int = 0
-) -> Iterator[tuple[list[int], Tensor, list[tuple[int, str]]]]:
-    """Batches of pictures, read ahead in the background.
+def read_squares(pictures: Pictures, rows: Sequence[int], size: int) -> Squares:
+    """The rows that can be read, their pixels (b, 3, size, size) uint8, and (row, reason) of those that cannot."""
+    good, found, bad = list[int](), list[Tensor](), list[tuple[int, str]]()
+    for row in rows:
+        try:
+            found.append(square(pictures.read(row, size), size))
+            good.append(row)
+        except Unreadable as fault:
+            bad.append((row, str(fault)))
+    return good, torch.stack(found) if found else torch.empty(0, 3, size, size, dtype=torch.uint8), bad
 
-    batch: pictures in one; 0 takes 256, or fewer where they are large · workers: threads that read; 0: one a core
 
-    Yields: rows that could be read, their pixels (b, 3, size, size) uint8, and (row, reason) of those that could not.
+def squares(pictures: Pictures, size: int, *, batch: int = 0, workers: int = 0) -> Iterator[Squares]:
+    """`read_squares` of all pictures, a batch at a time, read ahead.
+
+    batch: pictures in one; 0 takes 256, or fewer where they are large · workers: threads that read; 0: one a core,
+        or one alone for pictures so small that threads would only fight for the interpreter
     """
-    batch = batch or max(1, min(BATCH, _BATCH_PIXELS // size**2))
-
-    def batches() -> Iterator[tuple[list[int], Tensor, list[tuple[int, str]]]]:
-        found = enumerate(read_all(pictures, size, workers, lambda pixels: square(pixels, size)))
-        while some := list(itertools.islice(found, batch)):
-            good = [(row, x) for row, x in some if isinstance(x, Tensor)]
-            pixels = torch.stack([x for _, x in good]) if good else torch.empty(0, 3, size, size, dtype=torch.uint8)
-            bad = [(row, str(x)) for row, x in some if isinstance(x, Unreadable)]
-            yield [row for row, _ in good], pixels, bad
-
-    return background(batches(), depth=3)
+    batch = batch or max(1, min(BATCH, _PIXELS // size**2))
+    first, *rest = stretches(len(pictures), batch) or [range(0)]
+    start = time.perf_counter()
+    yield read_squares(pictures, first, size)
+    quick = (time.perf_counter() - start) / max(len(first), 1) < _QUICK
+    workers = workers or (1 if quick else cores())
+    yield from in_order(lambda rows: read_squares(pictures, rows, size), rest, workers)
 
 
 @torch.no_grad()
@@ -91,7 +101,7 @@ class Eye:
         self.dim = backbone.embed_dim
         self.preprocessing = backbone.preprocessing
         self.normalise = Normalise(backbone.preprocessing["mean"], backbone.preprocessing["std"]).to(self.device)
-        self.backbone: nn.Module = backbone.eval().to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.backbone: nn.Module = folded(backbone).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @classmethod
     def of(cls, source: str | Path) -> Eye:
@@ -100,15 +110,39 @@ class Eye:
 
     def see(self, pixels: Tensor) -> Tensor:
         """(b, 3, S, S) uint8 → (b, D) float32."""
+        if not len(pixels):
+            return torch.empty(0, self.dim)
         return features(self.backbone, self.normalise, pixels, self.device)
+
+    def stream(self, pictures: Pictures, *, workers: int = 0) -> Iterator[Squares]:
+        """As `squares`, with features (b, D) float32 in place of pixels.
+
+        On a CPU several batches are seen at once, with one thread each: no core waits for another at the end of
+        every layer, nor for a file.
+        """
+        if self.device.type != "cpu":
+            for good, pixels, bad in squares(pictures, self.size, workers=workers):
+                yield good, self.see(pixels), bad
+            return
+
+        def see(some: Squares) -> Squares:
+            good, pixels, bad = some
+            return good, self.see(pixels), bad
+
+        threads = torch.get_num_threads()
+        batch = max(_FEW, min(BATCH, _PIXELS_CPU // self.size**2))
+        read = squares(pictures, self.size, batch=batch, workers=workers)
+        try:
+            yield from in_order(see, read, threads, lambda: torch.set_num_threads(1))
+        finally:
+            torch.set_num_threads(threads)  # of threads still to come; this one has kept its own
 
     def see_all(self, pictures: Pictures, label: str = "embedding") -> tuple[Tensor, list[int]]:
         """Features (n, D) of the pictures that can be read, and their rows. Raises SeeallError where none can."""
         found, rows = [], list[int]()
         with bar(label, len(pictures)) as progress:
-            for good, pixels, bad in squares(pictures, self.size):
-                if good:
-                    found.append(self.see(pixels))
+            for good, z, bad in self.stream(pictures):
+                found.append(z)
                 rows += good
                 progress.update(len(good) + len(bad), "{rate:,.0f} pictures/s")
         if not rows:

@@ -15,7 +15,7 @@ from seeall import durable
 from seeall.console import bar
 from seeall.data.pictures import Pictures
 from seeall.data.pixels import complain
-from seeall.training.embed import Eye, squares
+from seeall.training.embed import Eye
 from seeall.training.engine import launch
 from seeall.training.run import refuse_inside
 
@@ -38,9 +38,8 @@ def embed_files(
     skipped: list[tuple[str, str]] = []
     kept: list[int] = []
     with _part(out, engine.rank).open("wb") as file, bar("embedding", len(mine)) as progress:
-        for rows, pixels, bad in squares(mine, eye.size, workers=workers):
-            if rows:
-                file.write(eye.see(pixels).numpy().tobytes())
+        for rows, z, bad in eye.stream(mine, workers=workers):
+            file.write(z.numpy().tobytes())
             kept += [first + row for row in rows]
             skipped += [(mine.ids[row], why) for row, why in bad]
             progress.update(len(rows) + len(bad), "{rate:,.0f} pictures/s")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from PIL import Image
 from torchvision.transforms import v2
 
 from seeall.data.pictures import find
+from seeall.training import embed
 from seeall.training.embed import Eye, Normalise, square, squares
 
 
@@ -57,6 +59,28 @@ def test_features_do_not_depend_on_the_batch(run: Path, folder: Path) -> None:
     assert z.shape == (48, eye.dim) and rows == list(range(48))
     alone = torch.cat([eye.see(pixels) for _, pixels, _ in squares(pictures, 32, batch=5)])
     torch.testing.assert_close(z, alone, rtol=1e-4, atol=1e-5)
+
+
+def test_cores_keep_the_order_and_leave_torch_its_threads(
+    folder: Path, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Batches are seen by several threads of one thread each; afterwards torch has as many as before."""
+    eye, threads = Eye.of(run), torch.get_num_threads()
+    pictures = find(str(folder))
+    (whole,) = (z for _, z, _ in eye.stream(pictures))
+    monkeypatch.setattr(embed, "_PIXELS_CPU", 1)
+    try:
+        torch.set_num_threads(3)
+        rows, several = zip(*((rows, z) for rows, z, _ in eye.stream(pictures)))
+        later: list[int] = []
+        thread = threading.Thread(target=lambda: later.append(torch.get_num_threads()))
+        thread.start()
+        thread.join()
+        assert (torch.get_num_threads(), later) == (3, [3])
+    finally:
+        torch.set_num_threads(threads)
+    assert [row for part in rows for row in part] == list(range(48)) and len(rows) == 6
+    torch.testing.assert_close(torch.cat(several), whole, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.slow

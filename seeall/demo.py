@@ -37,8 +37,8 @@ SIZE = 32
 LEARN = f"scenes:n=3000,size={SIZE},identities=300,poles=0,light=0.3"
 UNSEEN = f"scenes:n=600,size={SIZE},identities=60,first_identity=300,poles=0,light=0.3"
 EPOCHS = 16
-VIEWS = ("jitter=0.2", "hue=0.02", "grey=0", "crop_min=0.3", "temperature=0.2")
-"""Colour is part of who these objects are, so views keep most of it; a short run learns more from a higher temperature."""
+SETTINGS = ("jitter=0.2", "hue=0.02", "grey=0", "crop_min=0.3", "temperature=0.2")
+"""Colour is part of who these objects are, so views keep most of it; a short run wants the higher temperature."""
 QUERIES, NEIGHBOURS = 8, 7
 
 
@@ -56,7 +56,7 @@ def demo(out: Path, *, overwrite: bool = False) -> dict[str, Any]:
         shutil.rmtree(out)
     run, index = out / "run", out / "index"
     log.info("1 of 3: learning from pictures of 300 objects, without labels")
-    pretrain(LEARN, run, epochs=EPOCHS, set=VIEWS)
+    pretrain(LEARN, run, epochs=EPOCHS, set=SETTINGS)
     log.info("2 of 3: indexing pictures of 60 other objects")
     pictures = _draw(out / "pictures")
     build(pictures, run, index)

@@ -51,8 +51,10 @@ def loop_ratio(size: int, steps: int, rounds: int) -> dict[str, float]:
     normalise = Normalise(network.preprocessing["mean"], network.preprocessing["std"])
     task = Pretraining(network, projector(network.embed_dim), SimCLR(), normalise)
     task.to(memory_format=torch.channels_last).train()
-    engine, cpu = launch(precision="32"), torch.device("cpu")
-    feed = Feed(store, Views(), Sampler(len(store), BATCH, 0), task, size, 0, cpu)
+    engine = launch(devices=1, precision="32")
+    task.to(engine.device)
+    store.to(engine.device)
+    feed = Feed(store, Views(), Sampler(len(store), BATCH, 0), task, size, 0, engine.device)
     optimiser, batch = adamw(task), feed.fetch(0)
     whole, bare = [], []
 

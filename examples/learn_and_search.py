@@ -21,7 +21,7 @@ from seeall.ssl.pretrain import pretrain
 def main(pictures: str = "scenes:n=1000,size=32", folder: str = "", steps: str = "60") -> None:
     """Pretrain, index, search."""
     out = Path(folder or tempfile.mkdtemp(prefix="seeall-"))
-    pretrain(pictures, out / "run", steps=int(steps))
+    pretrain(pictures, out / "run", steps=int(steps), devices=1)
     facts = build(find(pictures), out / "run", out / "index")
     print(f"{facts['count']} pictures of {facts['dim']} dimensions in {out / 'index'}")
 

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -65,7 +66,14 @@ def run(args: Sequence[str] | None = None) -> int:
 
 def _fail(message: str, code: int = 2) -> int:
     print(f"error: {' '.join(message.split())}", file=sys.stderr)
+    if not _first():
+        time.sleep(2)  # whoever started this process ends the first one when this one ends: let it say its word
     return code
+
+
+def _first() -> bool:
+    """Whether this is the only process, or the first of several."""
+    return os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"
 
 
 def _listen(quiet: bool) -> None:
@@ -80,8 +88,7 @@ def _listen(quiet: bool) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(logging.Formatter("%(message)s"))
     log.handlers, log.propagate = [handler], False
-    first = os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0"
-    log.setLevel(logging.ERROR if not first else logging.WARNING if quiet else logging.INFO)
+    log.setLevel(logging.ERROR if not _first() else logging.WARNING if quiet else logging.INFO)
 
 
 def _tell(facts: Mapping[str, Any], as_json: bool) -> None:
@@ -171,8 +178,8 @@ def pretrain(
         results = learn(source_of_pictures, folder, **options, resume=resume, overwrite=overwrite)
     except Stopped as stop:
         log.warning("stopped at step %d; all is saved in %s, --resume goes on", stop.step, folder)
-        raise typer.Exit(128 + stop.signal) from None
-    if os.environ.get("RANK", os.environ.get("LOCAL_RANK", "0")) == "0":
+        raise typer.Exit(128 + stop.signal if _first() else 0) from None
+    if _first():
         _tell({"run": str(folder), **results}, json_)
 
 
@@ -206,6 +213,7 @@ def embed(
     out: Annotated[Path, typer.Option(help="FILE: writes FILE.npy and FILE.parquet.")],
     limit: Limit = None,
     workers: Workers = 0,
+    overwrite: Overwrite = False,
     allow_skipped: AllowSkipped = False,
     json_: Json = False,
     quiet: Quiet = False,
@@ -215,8 +223,9 @@ def embed(
     from seeall.data.pictures import find
     from seeall.training.features import embed_files
 
-    facts = embed_files(find(data, limit=limit), run, out, workers=workers, allow_skipped=allow_skipped)
-    if os.environ.get("RANK", "0") == "0":
+    pictures = find(data, limit=limit)
+    facts = embed_files(pictures, run, out, workers=workers, allow_skipped=allow_skipped, overwrite=overwrite)
+    if _first():
         _tell(facts, json_)
 
 

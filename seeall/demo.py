@@ -56,7 +56,7 @@ def demo(out: Path, *, overwrite: bool = False) -> dict[str, Any]:
         shutil.rmtree(out)
     run, index = out / "run", out / "index"
     log.info("1 of 3: learning from pictures of 300 objects, without labels")
-    pretrain(LEARN, run, epochs=EPOCHS, set=SETTINGS)
+    pretrain(LEARN, run, epochs=EPOCHS, set=SETTINGS, devices=1)
     log.info("2 of 3: indexing pictures of 60 other objects")
     pictures = _draw(out / "pictures")
     build(pictures, run, index)

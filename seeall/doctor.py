@@ -48,7 +48,7 @@ def _gpu() -> str:
 
     if torch.cuda.is_available():
         names = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
-        bf16 = "bf16" if torch.cuda.is_bf16_supported() else "no bf16, use --precision fp16"
+        bf16 = "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "no bf16, use --precision fp16"
         return f"{len(names)} x {names[0]}, CUDA {torch.version.cuda}, {bf16}"
     built = f"torch is built for CUDA {torch.version.cuda}" if torch.version.cuda else "torch is built without CUDA"
     return f"none found, so everything runs on the CPU ({built}; a GPU needs its driver, see nvidia-smi)"

@@ -47,7 +47,8 @@ def write(path: Path, body: Callable[[BinaryIO], object]) -> None:
 def save(path: Path, body: Callable[[BinaryIO], object]) -> None:
     """The same for a file that the user waits for.
 
-    Raises: SeeallError where the disk is full or refuses; what was at `path` is still there.
+    Raises: SeeallError where the disk is full or refuses, what was at `path` being still there; anything else that
+        `body` raises.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -56,5 +57,19 @@ def save(path: Path, body: Callable[[BinaryIO], object]) -> None:
         cause: BaseException | None = fault
         while cause is not None and not isinstance(cause, OSError):
             cause = cause.__context__ or cause.__cause__
-        why = cause.strerror if isinstance(cause, OSError) else str(fault).partition("\n")[0]
-        raise SeeallError(f"{path}: cannot be saved: {why}; what was there before is intact") from None
+        if cause is None:
+            raise
+        raise SeeallError(f"{path}: cannot be saved: {cause.strerror}; what was there before is intact") from None
+
+
+def link(source: Path, path: Path) -> None:
+    """Put the file `source` at `path` as well: a second name where the file system has such, else a copy."""
+    partial = path.with_name(path.name + PARTIAL)
+    partial.unlink(missing_ok=True)
+    try:
+        os.link(source, partial)
+    except OSError:
+        save(path, lambda file: file.write(source.read_bytes()))
+    else:
+        os.replace(partial, path)  # noqa: PTH105
+        sync_folder(path.parent)

@@ -20,6 +20,12 @@ from seeall import cli
 LIGHT = ["--backbone", "shufflenet_v2_x0_5", "--image-size", "32", "--batch-size", "16", "--quiet"]
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Tests compare bits, which only a CPU promises; `pytest -m gpu` runs those that are about a GPU."""
+    if config.getoption("markexpr") != "gpu":
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if not torch.cuda.is_available():
         for item in items:

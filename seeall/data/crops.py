@@ -105,6 +105,7 @@ def crop_one(picture: NDArray[np.uint8], box: tuple[int, int, int, int], flip: b
     Returns: (3, size, size) uint8, contiguous.
     """
     x0, y0, w, h = box
-    cut = torch.from_numpy(picture[y0 : y0 + h, x0 : x0 + w].copy()).permute(2, 0, 1)[None]
+    stretch = picture[y0 : y0 + h, x0 : x0 + w, :]
+    cut = torch.from_numpy((stretch[:, ::-1] if flip else stretch).copy()).permute(2, 0, 1)[None]
     resized = F.interpolate(cut, (size, size), mode="bilinear", antialias=True)[0]
-    return (resized.flip(-1) if flip else resized).contiguous()
+    return torch.from_numpy(resized.numpy().copy(order="C"))  # by numpy: torch would start threads of its own

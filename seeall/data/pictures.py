@@ -11,6 +11,7 @@ import csv
 import dataclasses
 import hashlib
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -33,7 +34,7 @@ class Pictures:
 
     source: what the user typed · ids: n unique names, relative to the source · keys: n things that `reader`
     turns into pixels · labels, splits: n names or None · metadata: n dictionaries or None · root: the folder that
-    holds them, None for the synthetic world
+    was given, None where there is none
     """
 
     source: str
@@ -142,7 +143,11 @@ def _walk(folder: str, seen: set[str]) -> Iterator[str]:
     for entry in entries:
         if entry.name.startswith("."):
             continue
-        if entry.is_dir():
+        try:
+            inner = entry.is_dir()
+        except OSError:  # a link to itself
+            continue
+        if inner:
             yield from _walk(entry.path, seen)
         else:
             yield entry.path
@@ -175,7 +180,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
             rows: list[dict[str, Any]] = pyarrow.parquet.read_table(path).to_pylist()
         elif path.suffix.lower() == ".csv":
             with path.open(newline="", encoding="utf-8-sig") as file:
-                rows = [dict(row) for row in csv.DictReader(file)]
+                rows = [{k: v for k, v in row.items() if k is not None} for row in csv.DictReader(file)]
         else:
             lines = path.read_text(encoding="utf-8").splitlines()
             rows = [{"path": line.strip()} for line in lines if line.strip() and not line.startswith("#")]
@@ -191,8 +196,8 @@ def _manifest(path: Path, source: str) -> Pictures:
     if not rows:
         raise SeeallError(f"{source}: the manifest lists no pictures")
     ids = [str(row.pop("path")) for row in rows]
-    if len(set(ids)) < len(ids):
-        twice = next(i for n, i in enumerate(ids) if i in ids[:n])
+    twice = next((name for name, times in Counter(ids).items() if times > 1), None)
+    if twice is not None:
         raise SeeallError(f"{source}: {twice!r} is listed more than once; list each picture once")
     labels = [row.pop("label", None) for row in rows]
     splits = [row.pop("split", None) for row in rows]

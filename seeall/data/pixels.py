@@ -14,7 +14,7 @@ import csv
 import os
 import queue
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TypeVar
@@ -59,7 +59,7 @@ class Store:
         workers: int,
     ) -> None:
         self.pictures, self.sizes, self.skipped = pictures, sizes, skipped
-        self._kept, self._shortest = kept, shortest
+        self._kept, self._shortest, self._device = kept, shortest, torch.device("cpu")
         self._pool = None if isinstance(kept, Tensor) else ThreadPoolExecutor(max(1, workers), "pictures")
 
     def __len__(self) -> int:
@@ -67,8 +67,10 @@ class Store:
 
     @property
     def resident(self) -> str:
-        """Where the pixels are: "device" or "memory" where they are kept, "files" where they are not."""
-        return "device" if isinstance(self._kept, Tensor) else "files" if self._kept is None else "memory"
+        """Where the pixels are: "device", the one of `to`, or "memory" where they are kept, "files" where not."""
+        if self._kept is None:
+            return "files"
+        return "device" if isinstance(self._kept, Tensor) and self._kept.device == self._device else "memory"
 
     @property
     def place(self) -> str:
@@ -85,7 +87,7 @@ class Store:
         Returns: (V·B, 3, size, size), float32 in [0, 1] from a tensor on the device, else uint8.
         """
         if isinstance(self._kept, Tensor):
-            return crop_batch(self._kept[rows.to(self._kept.device)], boxes, flips, size)
+            return crop_batch(self._kept[rows.to(self._kept.device, non_blocking=True)], boxes, flips, size)
         assert self._pool is not None
         views = len(boxes) // len(rows)
         grid, turned = boxes.view(views, len(rows), 4).tolist(), flips.view(views, len(rows)).tolist()
@@ -109,6 +111,7 @@ class Store:
 
     def to(self, device: torch.device) -> None:
         """Move pixels that are one tensor to `device`, if they take no more than their share of its memory."""
+        self._device = device
         if isinstance(self._kept, Tensor) and device.type == "cuda":
             free, _ = torch.cuda.mem_get_info(device)
             if self._kept.nbytes < free * MEMORY_SHARE:
@@ -122,13 +125,15 @@ class Store:
 
 
 def free_memory() -> int:
-    """Bytes of main memory that a process can still take, a container's limit heeded."""
+    """Bytes of main memory that a process can still take, a container's limit (cgroup v2) heeded."""
     free = 4 << 30  # where the system does not tell
     try:
         fields = dict(line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
         free = int(fields["MemAvailable"].split()[0]) * 1024
         limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
         used = int(Path("/sys/fs/cgroup/memory.current").read_text())
+        told = dict(line.split() for line in Path("/sys/fs/cgroup/memory.stat").read_text().splitlines())
+        used -= int(told["inactive_file"])  # files that were read, and that the kernel drops when it must
         free = min(free, int(limit) - used) if limit != "max" else free
     except (OSError, KeyError, ValueError):
         pass
@@ -140,18 +145,20 @@ def load(
     *,
     shortest: int,
     budget: int | None = None,
+    processes: int = 1,
     workers: int = 0,
     allow_skipped: bool = False,
 ) -> Store:
     """Read `pictures` once; keep their pixels if they fit.
 
     shortest: the shorter side, px, that crops need at most; see `decode`
-    budget: bytes of pixels that may stay in memory; by default a quarter of what is free
+    budget: bytes of pixels that may stay in memory; by default a quarter of what is free, shared by as many
+        processes of this machine as do the same
     workers: threads that read; 0 takes one for each core
 
     Raises: SeeallError where nothing can be read, or more than a twentieth cannot and not `allow_skipped`.
     """
-    room = int(free_memory() * MEMORY_SHARE) if budget is None else budget
+    room = int(free_memory() * MEMORY_SHARE / processes) if budget is None else budget
     good: list[int] = []
     skipped: list[tuple[str, str]] = []
     sizes: list[tuple[int, int]] = []
@@ -176,6 +183,7 @@ def load(
         kept = torch.empty((len(pixels), 3, *sizes[0]), dtype=torch.uint8)
         for i in range(len(pixels)):
             kept[i] = torch.from_numpy(pixels[i].copy()).permute(2, 0, 1)
+            pixels[i] = pixels[i][:0]  # one picture is in memory twice, not all of them
     return Store(readable, torch.tensor(sizes), skipped, kept, shortest, workers or cores())
 
 
@@ -244,7 +252,7 @@ def in_order(
             pool.shutdown(cancel_futures=True)
 
 
-def background(items: Iterable[T], depth: int = 2) -> Iterator[T]:
+def background(items: Iterable[T], depth: int = 2) -> Generator[T]:
     """The same items, made by a thread that is up to `depth` of them ahead."""
     ready: queue.Queue[tuple[T | None, BaseException | None]] = queue.Queue(depth)
     over = threading.Event()

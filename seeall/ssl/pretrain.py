@@ -161,7 +161,7 @@ def pretrain(
     options = {k: v for k, v in locals().items() if k not in ("resume", "overwrite", "data", "out")}
     settings = {**options, "data": data, "out": str(out), "set": sorted(set)}
     _at_least(epochs=(epochs, 1), steps=(steps, 1), image_size=(image_size, 8), batch_size=(batch_size, 2))
-    _, _, world = check(devices, precision)
+    _, here, _ = check(devices, precision)
     plan = Plan.of(settings)
     pictures = find(data, limit=limit, seed=seed)
     refuse_inside(out, pictures.root)
@@ -171,19 +171,26 @@ def pretrain(
         log.warning("%s is already finished; nothing to do", out)
         return dict(run.facts["results"])
 
-    task = plan.task(backbone, weights, seed)
     resolved = run.facts.get("resolved", {}) if run else {}
-    store, size = plan.read(pictures, resolved.get("image_size") or image_size, workers, allow_skipped)
-    batch = resolved.get("batch_size") or _batch(batch_size, len(store), world)
+    precision = resolved.get("precision") or precision
+    engine = launch(devices=devices, precision=precision)
+    task = plan.task(backbone, weights, seed)
+    store, size = plan.read(pictures, resolved.get("image_size") or image_size, workers, allow_skipped, here)
+    if resolved.get("pictures", len(store)) != len(store):
+        raise SeeallError(
+            f"--resume {out}: {len(store)} pictures can be read now, {resolved['pictures']} could when the run began; "
+            "restore them or start a new run"
+        )
+    batch = resolved.get("batch_size") or _batch(batch_size, len(store), engine.world)
     if run is None:
-        run = Run.create(out, settings, about, overwrite=overwrite) if rank() == 0 else Run(out, {}, writes=False)
-    run.writes = rank() == 0
-    run.update(status="running", resolved={"image_size": size, "batch_size": batch})
+        run = Run.create(out, settings, about, overwrite=overwrite) if engine.rank == 0 else Run(out, {}, writes=False)
+    run.writes = engine.rank == 0
+    resolved = {"image_size": size, "batch_size": batch, "pictures": len(store), "precision": engine.precision}
+    run.update(status="running", resolved=resolved)
     if run.writes:
         store.write_skipped(out / "skipped.csv")
         task.monitor = _monitor(store.pictures, size, seed)
 
-    engine = launch(devices=devices, precision=precision)
     store.to(engine.device)
     sampler = Sampler(len(store), batch, seed, engine.rank, engine.world)
     feed = Feed(store, plan.views, sampler, task, size, seed, engine.device)
@@ -194,17 +201,25 @@ def pretrain(
         len(store), size, batch, total, engine.device, store.place,
     )  # fmt: skip
     keep = functools.partial(_keep, run, task, backbone, plan.chosen["backbone"], size)
+
+    def end(journal: Journal, step: int) -> None:
+        keep()  # before anything else: the rest is decoration
+        feed.map(journal, step)
+
     try:
         results = fit(
             engine, task, feed.fetch, plan.optimiser, run,
             steps=total, epoch_steps=epoch_steps, samples=batch, seed=seed, background=feed.waits,
-            compile=compile, resume=resume, begin=feed.show, end=feed.map, best="knn20",
+            compile=compile, resume=resume, begin=feed.show, end=end, best="knn20",
             evaluate_every=max(1, epochs // 10) * epoch_steps if task.monitor else 0, **plan.loop,
         )  # fmt: skip
     except Stopped as stop:
-        keep(status="stopped", step=stop.step)
+        keep()
+        run.update(status="stopped", step=stop.step)
+        engine.part()
         raise
-    keep(status="finished", step=total, results=results)
+    run.update(status="finished", step=total, results=results)
+    engine.part()
     return results
 
 
@@ -243,12 +258,14 @@ class Plan:
         normalise = Normalise(network.preprocessing["mean"], network.preprocessing["std"])
         return Pretraining(network, head, self.objective, normalise)
 
-    def read(self, pictures: Pictures, size: int | None, workers: int, allow_skipped: bool) -> tuple[Store, int]:
+    def read(
+        self, pictures: Pictures, size: int | None, workers: int, allow_skipped: bool, processes: int
+    ) -> tuple[Store, int]:
         """The pictures' pixels and the side of a view, px: `size`, or one that suits them."""
         gpu = torch.cuda.is_available()
         wanted = size or (224 if gpu else 64)
         shortest = int(wanted / (self.views.crop_min * 0.75) ** 0.5)  # no crop is then smaller than the view
-        store = load(pictures, shortest=shortest, workers=workers, allow_skipped=allow_skipped)
+        store = load(pictures, shortest=shortest, workers=workers, allow_skipped=allow_skipped, processes=processes)
         return store, size or choose_size(store.sizes, gpu)
 
 
@@ -312,7 +329,7 @@ class Feed:
         """What `training_step` takes. A row's group is its picture's number, the same on every process."""
         epoch, rows = self.sampler(t)
         x = self.task.normalise(self.cut(rows, epoch))
-        return {"views": x, "groups": rows.repeat(self.views.views).to(self.device)}
+        return {"views": x, "groups": rows.repeat(self.views.views).to(self.device, non_blocking=True)}
 
     def show(self, journal: Journal) -> None:
         """A sheet of pictures' views, a column each, so that one can see what is learnt from."""
@@ -325,7 +342,9 @@ class Feed:
     def map(self, journal: Journal, step: int) -> None:
         """The embeddings of some pictures, for TensorBoard's projector."""
         some = self.store.pictures.limit(MAPPED, self.seed)
-        read = list(squares(some, self.size))
+        read = [part for part in squares(some, self.size) if part[0]]
+        if not read:
+            return
         pixels = torch.cat([part for _, part, _ in read])
         z = torch.cat(
             [features(self.task.backbone, self.task.normalise, x, self.device) for x in torch.split(pixels, 256)]
@@ -334,11 +353,10 @@ class Feed:
         journal.embedding(z, labels, pixels / 255, step)
 
 
-def _keep(run: Run, task: Pretraining, name: str, settings: Mapping[str, Any], size: int, **facts: Any) -> None:
-    """Write the backbone, then say in run.json how the run ended."""
+def _keep(run: Run, task: Pretraining, name: str, settings: Mapping[str, Any], size: int) -> None:
+    """Write the backbone, on the process that writes."""
     if run.writes:
         save(
             task.backbone, run.path / RUN_FILE, name=name, settings=settings,
             preprocessing={"image_size": size, "resize": "shorter side to image_size, then the middle"},
         )  # fmt: skip
-        run.update(**facts)

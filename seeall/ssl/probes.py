@@ -44,8 +44,8 @@ def halves(pictures: Pictures, val: Pictures | None, seed: int) -> tuple[Picture
 def _stratified(pictures: Pictures, seed: int) -> tuple[Pictures, Pictures]:
     targets = pictures.targets()
     held = torch.zeros(len(pictures), dtype=torch.bool)
-    for c in range(len(pictures.classes())):
-        rows = torch.nonzero(targets == c).flatten()
+    of_each = torch.split(targets.argsort(stable=True), targets.bincount().tolist())
+    for c, rows in enumerate(of_each):
         order = keyed.permutation(len(rows), seed, 0x4A1F, c)
         held[rows[order[: max(1, round(HELD_BACK * len(rows)))]]] = len(rows) > 1
     return pictures.subset(torch.nonzero(~held).flatten().tolist()), pictures.subset(

@@ -56,12 +56,12 @@ class SimCLR(nn.Module):
             raise ValueError(f"want z (N, D) and groups (N,), not {(*z.shape,)} and {(*groups.shape,)}")
         with torch.autocast(z.device.type, enabled=False):
             z = F.normalize(z if z.dtype == torch.float64 else z.float(), dim=1)
-            _, group, sizes = torch.unique(groups, return_inverse=True, return_counts=True)
+            group, sizes = count(groups)
             positives = sizes[group] - 1
             anchor = positives > 0
             anchors = anchor.sum().clamp(min=1)
 
-            sums = z.new_zeros(len(sizes), z.shape[1]).index_add(0, group, z)
+            sums = torch.zeros_like(z).index_add(0, group, z)
             cosine = (z * (sums[group] - z)).sum(1) / positives.clamp(min=1)
             lse = similarity_logsumexp(z, self.temperature)
 
@@ -70,3 +70,18 @@ class SimCLR(nn.Module):
             spread = lse.detach() - math.log(max(len(z) - 1, 1)) - 1 / self.temperature
             uniformity = torch.where(anchor, spread, 0).sum() / anchors
         return {"loss": loss, "alignment": alignment, "uniformity": uniformity}
+
+
+def count(groups: Tensor) -> tuple[Tensor, Tensor]:
+    """(N,) groups of any values → each row's group as a number from 0, (N,), and the size of each number, (N,).
+
+    `torch.unique` would tell the same, but a GPU's host would have to wait for the number of groups.
+
+    >>> count(torch.tensor([7, 3, 7]))
+    (tensor([1, 0, 1]), tensor([1, 2, 0]))
+    """
+    order = groups.argsort()
+    ordered = groups[order]
+    steps = torch.cat([ordered.new_zeros(1), (ordered[1:] != ordered[:-1]).long().cumsum(0)])[: len(groups)]
+    number = torch.empty_like(steps).scatter_(0, order, steps)
+    return number, torch.zeros_like(number).scatter_add_(0, number, torch.ones_like(number))

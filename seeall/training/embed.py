@@ -93,10 +93,13 @@ def features(backbone: nn.Module, normalise: Normalise, pixels: Tensor, device: 
 
 
 class Eye:
-    """A backbone, ready to look at pictures, on the best device there is; at 224 px where it does not say."""
+    """A backbone, ready to look at pictures; at 224 px where it does not say.
 
-    def __init__(self, backbone: Backbone) -> None:
-        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    device: the best there is, where not given
+    """
+
+    def __init__(self, backbone: Backbone, device: torch.device | None = None) -> None:
+        self.device = device or torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
         self.size = int(backbone.preprocessing.get("image_size", 224))
         self.dim = backbone.embed_dim
         self.preprocessing = backbone.preprocessing
@@ -104,9 +107,9 @@ class Eye:
         self.backbone: nn.Module = folded(backbone).to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @classmethod
-    def of(cls, source: str | Path) -> Eye:
+    def of(cls, source: str | Path, device: torch.device | None = None) -> Eye:
         """The eye of a run folder or a backbone's file. Raises SeeallError where there is none."""
-        return cls(load(source))
+        return cls(load(source), device)
 
     def see(self, pixels: Tensor) -> Tensor:
         """(b, 3, S, S) uint8 → (b, D) float32."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -25,7 +27,7 @@ class Journal:
             kept = [line for line in file.read_bytes().splitlines() if _step(line) <= start]
             durable.save(file, lambda out: out.write(b"".join(line + b"\n" for line in kept)))
         self._lines = file.open("a" if start else "w", encoding="utf-8")
-        self._board = SummaryWriter(str(folder), purge_step=start or None)
+        self._board = SummaryWriter(str(folder), purge_step=start + 1 if start else None)
 
     def scalars(self, step: int, values: Mapping[str, float]) -> None:
         """One line of metrics.jsonl, and a point on each curve."""
@@ -48,7 +50,9 @@ class Journal:
     def embedding(self, features: Tensor, labels: list[str] | None, sprites: Tensor, step: int) -> None:
         """Embeddings (n, D) with thumbnails (n, 3, H, W) in [0, 1] for TensorBoard's projector."""
         if self.writes:
-            self._board.add_embedding(features, metadata=labels, label_img=sprites, global_step=step)
+            labels = labels and [name.encode(errors="replace").decode() for name in labels]
+            with contextlib.redirect_stdout(sys.stderr):  # it prints a warning where a folder is already there
+                self._board.add_embedding(features, metadata=labels, label_img=sprites, global_step=step)
 
     def close(self) -> None:
         """Flush and close the files."""

@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from seeall import durable
 from seeall.console import bar, log
 from seeall.data import keyed
 from seeall.data.pixels import background as made_ahead
@@ -26,7 +26,7 @@ from seeall.training.distributed import synchronise_batchnorm
 from seeall.training.ema import Average
 from seeall.training.engine import Engine
 from seeall.training.journal import Journal
-from seeall.training.optimisers import cosine
+from seeall.training.optimisers import cosine, unfuse
 from seeall.training.run import Run
 from seeall.types import SeeallError
 
@@ -69,22 +69,34 @@ class _Signals:
 
 
 class _Watch:
-    """The scalars of each step, the same on every process. On a GPU they are read one step late, so that the
-    host never waits for the step under way."""
+    """The scalars of each step, the same on every process. On a GPU they are read one step late, from memory that
+    they were copied to meanwhile, so that the host never waits for the step under way.
+
+    stop, bad: the first step at which somebody asked to stop, and at which the loss was no finite number
+    """
 
     def __init__(self, engine: Engine) -> None:
-        self.engine, self.loss, self.stop = engine, math.nan, False
-        self._pending: tuple[int, list[str], Tensor] | None = None
-        self._sums: dict[str, float] = {}
-        self._count = 0
+        self.engine, self.loss = engine, math.nan
+        self.stop: int | None = None
+        self.bad: int | None = None
+        self.sums: dict[str, float] = {}
+        self.count = 0
+        self._pending: tuple[int, list[str], Tensor, Any] | None = None
 
     def take(self, t: int, told: dict[str, Tensor], stop: bool) -> None:
         """Take in what step t told, and whether this process was asked to stop."""
-        values = torch.stack([v.detach().float() for v in told.values()] + [torch.tensor(float(stop)).to(told["loss"])])
+        values = torch.stack([v.detach().float() for v in told.values()])
+        values = torch.cat([values, values.new_full((1,), float(stop))])
         if self.engine.world > 1:
-            values = self.engine.fabric.all_reduce(values, reduce_op="mean")
-        late, self._pending = self._pending, (t, list(told), values)
-        if values.device.type == "cpu":
+            torch.distributed.all_reduce(values)
+            values /= self.engine.world
+        late, arrived = self._pending, None
+        if values.device.type == "cuda":
+            on_host = torch.empty(values.shape, pin_memory=True).copy_(values, non_blocking=True)
+            values, arrived = on_host, torch.cuda.Event()  # type: ignore[no-untyped-call]
+            arrived.record()
+        self._pending = (t, list(told), values, arrived)
+        if arrived is None:
             self.settle()
         elif late:
             self._read(*late)
@@ -98,23 +110,29 @@ class _Watch:
     def means(self) -> dict[str, float]:
         """Mean of each scalar since the last call."""
         self.settle()
-        found = {name: total / self._count for name, total in self._sums.items()}
-        self._sums, self._count = {}, 0
+        found = {name: total / self.count for name, total in self.sums.items()}
+        self.sums, self.count = {}, 0
         return found
 
-    def _read(self, t: int, names: list[str], values: Tensor) -> None:
+    def agreed(self, what: int | None, t: int) -> bool:
+        """Whether every process knows by now of something that was first seen at step `what`.
+
+        A process that had to settle early knows it one step before the others, and must not leave without them.
+        """
+        return what is not None and (self.engine.world == 1 or t > what)
+
+    def _read(self, t: int, names: list[str], values: Tensor, arrived: Any) -> None:
+        if arrived is not None:
+            arrived.synchronize()
         *numbers, stop = values.tolist()
-        self.stop = self.stop or stop > 0
         for name, number in zip(names, numbers):
-            self._sums[name] = self._sums.get(name, 0.0) + number
-        self._count += 1
+            self.sums[name] = self.sums.get(name, 0.0) + number
+        self.count += 1
         self.loss = numbers[names.index("loss")]
-        if not math.isfinite(self.loss):
-            raise _NotFinite(t)
-
-
-class _NotFinite(Exception):
-    """The loss of step `args[0]` is NaN or infinite."""
+        if stop > 0 and self.stop is None:
+            self.stop = t
+        if not math.isfinite(self.loss) and self.bad is None:
+            self.bad = t
 
 
 class _Training:
@@ -136,7 +154,7 @@ class _Training:
         self.optimiser = optimiser(task)
         self.rates = [group["lr"] for group in self.optimiser.param_groups]
         self.average = Average(task, ema) if ema else None
-        self.step, self.results = 0, dict[str, float]()
+        self.step, self.results, self.watch = 0, dict[str, float](), _Watch(engine)
         self.saved = time.monotonic()
         if resume and run.last.exists():
             self._load()
@@ -150,23 +168,39 @@ class _Training:
             if self.average:
                 self.average.load({name: value.to(self.engine.device) for name, value in state["average"].items()})
             self.step, self.results = state["step"], state["results"]
+            self.watch.sums, self.watch.count = state["sums"], state["count"]
+        except torch.OutOfMemoryError:
+            raise
         except (KeyError, RuntimeError, ValueError) as fault:
             why = str(fault).splitlines()[0]
             raise SeeallError(f"{self.run.last}: does not fit the network it should resume: {why}") from None
         log.info("resuming at step %d", self.step)
 
-    def save(self, step: int) -> None:
-        """Write `checkpoints/last` on the process that writes."""
+    @torch.no_grad()
+    def sound(self) -> bool:
+        """Whether every weight is a finite number."""
+        norms = torch._foreach_norm([p for p in self.task.parameters() if p.numel()])
+        return bool(torch.stack([n.float() for n in norms]).isfinite().all())
+
+    def save(self, step: int, best: bool = False) -> None:
+        """Write `checkpoints/last`, and with `best` the same as `checkpoints/best`, on the process that writes."""
         self.step, self.saved = step, time.monotonic()
-        if self.run.writes:
-            state = {
-                "step": step,
-                "model": self.task.state_dict(),
-                "optimiser": self.optimiser.state_dict(),
-                "precision": self.engine.fabric.strategy.precision.state_dict(),
-                "average": self.average.state if self.average else {},
-                "results": self.results,
-            }
+        if not self.run.writes:
+            return
+        state = {
+            "step": step,
+            "model": self.task.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "precision": self.engine.fabric.strategy.precision.state_dict(),
+            "average": self.average.state if self.average else {},
+            "results": self.results,
+            "sums": self.watch.sums,
+            "count": self.watch.count,
+        }
+        if best:  # first, so that no `last` ever speaks of a best that is not there
+            checkpoint.save(self.run.best, state)
+            durable.link(self.run.best, self.run.last)
+        else:
             checkpoint.save(self.run.last, state)
 
     def evaluate(self, step: int, best: str) -> dict[str, float]:
@@ -176,13 +210,11 @@ class _Training:
             found: dict[str, float] = self.task.evaluation()  # type: ignore[operator]
         self.task.train()
         highest = self.results.get(f"best {best}", -math.inf)
-        self.results = dict(found)
+        self.results |= found
         if best in found:
             self.results[f"best {best}"] = max(found[best], highest)
             if found[best] > highest:
-                self.save(step)
-                self.run.best.unlink(missing_ok=True)
-                os.link(self.run.last, self.run.best)
+                self.save(step, best=True)
         return found
 
     def set_rate(self, factor: float) -> float:
@@ -234,70 +266,116 @@ def fit(
         Stopped after SIGINT or SIGTERM, once everything is saved.
     """
     training = _Training(engine, task, optimiser, run, ema, resume)
-    start = training.step
+    start, watch = training.step, training.watch
+    if clip:
+        unfuse(training.optimiser)
     if compile:
         for child in task.children():
-            child.compile()
+            if any(True for _ in child.parameters()):
+                child.compile()
     model, wrapped = engine.fabric.setup(task, training.optimiser)
     model.mark_forward_method("training_step")
     task.train()
-    watch, results = _Watch(engine), dict(training.results)
     micro = range(start * accumulate, steps * accumulate)
-    source = made_ahead(map(fetch, micro)) if background else map(fetch, micro)
-    waited, began = 0.0, time.monotonic()
-    rate, share = 0.0, 0.0
+    source: Generator[Any] = made_ahead(map(fetch, micro)) if background else (fetch(t) for t in micro)
+    pace = _Pace(accumulate * samples)
     journal = Journal(run.path, start=start, writes=run.writes)
-    with contextlib.closing(journal), _Signals() as signals, bar("training", steps, start) as progress:
+    with (
+        contextlib.closing(journal), contextlib.closing(source), _Signals() as signals,
+        bar("training", steps, start) as progress,
+    ):  # fmt: skip
         if not start:
             begin(journal)
+        pace.begin()
         for t in range(start, steps):
             torch.manual_seed(keyed.seed(seed, _DROPOUT, t, engine.rank))
             lr = training.set_rate(cosine(t, steps, max(1, int(warmup * steps))))
             wrapped.zero_grad(set_to_none=True)
             told: dict[str, Tensor] = {}  # the mean over the micro-batches
             for part in range(accumulate):
-                asked = time.perf_counter()
-                batch = next(source)
-                waited += time.perf_counter() - asked
+                with pace.waiting():
+                    batch = next(source)
                 several = part + 1 < accumulate and engine.world > 1
                 with engine.fabric.no_backward_sync(model, enabled=several):
-                    one = model.training_step(batch)
-                    engine.fabric.backward(one["loss"] / accumulate)
+                    try:
+                        with engine.fabric.autocast():
+                            one = model.training_step(batch)
+                        engine.fabric.backward(one["loss"] / accumulate)
+                    except torch.OutOfMemoryError as fault:
+                        raise SeeallError(_too_large(fault, samples, accumulate)) from None
                 told = {name: told.get(name, 0) + value.detach() / accumulate for name, value in one.items()}
             if clip:
-                engine.fabric.clip_gradients(model, wrapped, max_norm=clip)
+                engine.fabric.clip_gradients(model, wrapped, max_norm=clip, error_if_nonfinite=False)
             wrapped.step()
             if training.average:
                 training.average.update(task, t)
             done = t + 1
             over = done % epoch_steps == 0 or done == steps
             due = done == steps or time.monotonic() - training.saved >= checkpoint_seconds
-            try:
-                watch.take(t, told, signals.number > 0)
-                if watch.stop or over or due:  # what is saved must be known to be sound
-                    watch.settle()
-            except _NotFinite as fault:
-                raise SeeallError(_not_finite(fault.args[0], epoch_steps, lr, run)) from None
-            elapsed = max(time.monotonic() - began, 1e-9)
-            rate, share = (done - start) * accumulate * samples / elapsed, waited / elapsed
-            progress.update(1, f"loss {watch.loss:.3f}  {rate:,.0f} pictures/s  waiting for data {share:.0%}")
-            if over:
-                means = watch.means()
-                results |= means
-                journal.scalars(done, {**means, "lr": lr, "pictures_per_second": rate, "data_wait": share})
-            if evaluate_every and run.writes and (done % evaluate_every == 0 or done == steps):
+            watch.take(t, told, signals.number > 0)
+            if over or due:  # what is saved must be known to be sound
+                watch.settle()
+            sound = watch.bad is None
+            if watch.agreed(watch.bad, t) or (due and sound and not training.sound()):
+                raise SeeallError(_not_finite(t if sound else watch.bad or 0, epoch_steps, lr, run))
+            rate, share = pace.step()
+            shown = "" if math.isnan(watch.loss) else f"loss {watch.loss:.3f}  "
+            progress.update(1, f"{shown}{rate:,.0f} pictures/s  waiting for data {share:.0%}")
+            if over and sound:
+                training.results |= watch.means()
+                scalars = {name: training.results[name] for name in told}
+                journal.scalars(done, {**scalars, "lr": lr, "pictures_per_second": rate, "data_wait": share})
+            if evaluate_every and run.writes and sound and (done % evaluate_every == 0 or done == steps):
                 journal.scalars(done, training.evaluate(done, best))
-                results |= training.results
-            if watch.stop or due:
+            stop = watch.agreed(watch.stop, t)
+            if (stop or due) and sound:
                 training.save(done)
-            if watch.stop and done < steps:
+            if stop and done < steps:
+                if training.average:
+                    training.average.swap(task)
                 raise Stopped(done, signals.number or signal.SIGTERM)
+            if over:
+                pace.begin()
         if training.average:
             training.average.swap(task)
         if run.writes:
             task.eval()
             end(journal, steps)
-    return results
+    return dict(training.results)
+
+
+class _Pace:
+    """Pictures a second, and the share of the time that is spent waiting for data, since `begin`.
+
+    samples: pictures a step
+    """
+
+    def __init__(self, samples: int) -> None:
+        self.samples = samples
+
+    def begin(self) -> None:
+        """Count from here: what came before, an evaluation or a start, is no training."""
+        self._began, self._waited, self._steps = time.perf_counter(), 0.0, 0
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """The time in here is spent waiting."""
+        asked = time.perf_counter()
+        yield
+        self._waited += time.perf_counter() - asked
+
+    def step(self) -> tuple[float, float]:
+        """One step is over: rate and share."""
+        self._steps += 1
+        elapsed = max(time.perf_counter() - self._began, 1e-9)
+        return self._steps * self.samples / elapsed, self._waited / elapsed
+
+
+def _too_large(fault: Exception, samples: int, accumulate: int) -> str:
+    return (
+        f"{samples} pictures at once are too many for this GPU's memory; try a smaller --batch-size, and to keep what "
+        f"a step learns from, --set accumulate={2 * accumulate} ({str(fault).partition('. ')[0]})"
+    )
 
 
 def _not_finite(t: int, epoch_steps: int, lr: float, run: Run) -> str:

@@ -33,6 +33,17 @@ def adamw(
     return torch.optim.AdamW(groups, lr=lr, betas=(beta1, beta2), fused=True)
 
 
+def unfuse(optimiser: torch.optim.Optimizer) -> None:
+    """Let gradients be looked at, as clipping must, between their unscaling after fp16 and the step.
+
+    A fused optimiser unscales them itself, in its step.
+    """
+    for group in optimiser.param_groups:
+        if group.get("fused"):
+            group["fused"] = None
+    optimiser._step_supports_amp_scaling = False  # type: ignore[attr-defined]
+
+
 def sgd(
     module: nn.Module, *, lr: float = 0.06, weight_decay: float = 5e-4, momentum: float = 0.9
 ) -> torch.optim.Optimizer:

@@ -9,6 +9,7 @@ metrics.jsonl         one object a line · TensorBoard events beside it · pictu
 from __future__ import annotations
 
 import json
+import os
 import platform
 import shutil
 import sys
@@ -24,7 +25,7 @@ from seeall import durable
 from seeall.types import SeeallError
 
 FORMAT = 1
-LATER = frozenset({"workers", "devices", "data", "out", "val"})
+LATER = frozenset({"workers", "devices", "data", "out", "val", "allow_skipped"})
 """Settings that a resumed run may change: they do not change the result, or name a place that may move."""
 
 
@@ -73,6 +74,9 @@ class Run:
         """Raises SeeallError where a new run cannot have this folder; what a killed start left is in no one's way."""
         if path.exists() and not path.is_dir():
             raise SeeallError(f"--out {path} is a file; choose a folder")
+        there = next((p for p in (path, *path.absolute().parents) if p.exists()), path)
+        if not os.access(there, os.W_OK):
+            raise SeeallError(f"--out {path}: {there} cannot be written; choose a place that is yours")
         if path.is_dir() and any(p.suffix != durable.PARTIAL for p in path.iterdir()):
             if not overwrite:
                 raise SeeallError(f"--out {path} is not empty: go on with it by --resume, or replace it by --overwrite")

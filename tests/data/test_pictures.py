@@ -31,6 +31,18 @@ def test_a_folder_is_read_to_its_depths_in_order(tmp_path: Path) -> None:
     assert pictures.read(0).shape == (4, 4, 3)
 
 
+def test_a_link_to_itself_is_left_out(tmp_path: Path) -> None:
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    (tmp_path / "loop").symlink_to("loop")
+    (tmp_path / "gone.png").symlink_to("nowhere.png")
+    assert find(str(tmp_path)).ids == ["a.png", "gone.png"]
+
+
+def test_a_row_of_a_manifest_may_be_too_long(tmp_path: Path) -> None:
+    (tmp_path / "m.csv").write_text("path,year\na.png,1999,what,is,this\n")
+    assert find(str(tmp_path / "m.csv")).metadata == [{"year": "1999"}]
+
+
 def test_links_are_followed_once(tmp_path: Path) -> None:
     touch(tmp_path / "a" / "1.png")
     (tmp_path / "a" / "loop").symlink_to(tmp_path)

@@ -44,7 +44,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_what_a_run_leaves(whole: Path) -> None:
     facts = json.loads((whole / "run.json").read_text())
     assert facts["status"] == "finished" and facts["step"] == 16
-    assert facts["resolved"] == {"image_size": 32, "batch_size": 16}
+    assert facts["resolved"] == {"image_size": 32, "batch_size": 16, "pictures": 64, "precision": "32"}
     assert facts["data"]["pictures"] == 64 and facts["settings"]["seed"] == 0
     lines = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "loss" in line] == [4, 8, 12, 16]

@@ -7,8 +7,10 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 import torch
 from PIL import Image
@@ -81,6 +83,34 @@ def test_cores_keep_the_order_and_leave_torch_its_threads(
         torch.set_num_threads(threads)
     assert [row for part in rows for row in part] == list(range(48)) and len(rows) == 6
     torch.testing.assert_close(torch.cat(several), whole, rtol=1e-4, atol=1e-5)
+
+
+def test_an_output_that_exists_stays(run: Path, folder: Path, tmp_path: Path, ssl: Any) -> None:
+    args = ("embed", run, folder, "--out", tmp_path / "z", "--quiet")
+    assert ssl(*args)[0] == 0
+    before = (tmp_path / "z.npy").read_bytes()
+    code, _, err = ssl(*args, "--limit", 3)
+    assert code == 2 and "z.npy is already there; replace it by --overwrite" in err
+    assert (tmp_path / "z.npy").read_bytes() == before
+    assert ssl(*args, "--limit", 3, "--overwrite")[0] == 0
+    assert len(np.load(tmp_path / "z.npy")) == 3
+
+
+def test_names_that_are_no_text(run: Path, tmp_path: Path, ssl: Any) -> None:
+    for name in (b"caf\xe9", b"th\xe9"):
+        place = tmp_path / "p" / os.fsdecode(name)
+        place.mkdir(parents=True)
+        Image.new("RGB", (40, 40)).save(place / "1.png")
+    assert ssl("embed", run, tmp_path / "p", "--out", tmp_path / "z", "--quiet")[0] == 0
+    rows = pyarrow.parquet.read_table(tmp_path / "z.parquet").to_pylist()
+    assert rows[0] == {"id": "caf\\udce9/1.png", "label": "caf\\udce9"}
+
+
+def test_nothing_is_left_of_an_embedding_that_fails(run: Path, tmp_path: Path, ssl: Any) -> None:
+    for i in range(3):
+        (tmp_path / f"{i}.png").write_bytes(b"nothing")
+    assert ssl("embed", run, tmp_path, "--out", tmp_path.parent / "broken" / "z", "--quiet")[0] == 2
+    assert list((tmp_path.parent / "broken").iterdir()) == []
 
 
 @pytest.mark.slow

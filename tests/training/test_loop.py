@@ -167,11 +167,86 @@ def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path) -> None:
 
 
 def test_bf16(tmp_path: Path) -> None:
-    task, run = Line(), a_run(tmp_path / "r")
+    """Steps compute in bfloat16, weights stay float32."""
+    seen = set()
+
+    class Seen(Line):
+        def training_step(self, x: Tensor) -> dict[str, Tensor]:
+            seen.add(self.layer(x).dtype)
+            return super().training_step(x)
+
+    task, run = Seen(), a_run(tmp_path / "r")
     results = fit(
         launch(precision="bf16"), task, data, lambda m: sgd(m, lr=0.1), run, steps=60, epoch_steps=10, samples=8
     )
+    assert seen == {torch.bfloat16}
     assert results["loss"] < 0.5 and task.layer.weight.dtype == torch.float32
+
+
+def test_a_gradient_that_is_no_number_is_not_saved(tmp_path: Path) -> None:
+    """The loss is finite, its slope is not: the root of zero."""
+
+    class Steep(Line):
+        def training_step(self, x: Tensor) -> dict[str, Tensor]:
+            zero = (self.layer.weight * 0).abs().sum().sqrt() if bool((x > 50).any()) else 0
+            return {"loss": super().training_step(x)["loss"] + zero}
+
+    with pytest.raises(SeeallError, match="no longer a finite number at step 13"):
+        train(
+            tmp_path / "r", Steep(), fetch=lambda t: data(t) + (100 if t == 12 else 0),
+            checkpoint_seconds=0.0, optimiser=lambda m: sgd(m, lr=1e-6),
+        )  # fmt: skip
+    assert torch.load(tmp_path / "r" / "checkpoints" / "last", weights_only=True)["step"] == 12
+
+
+def test_a_full_gpu_says_what_to_do(tmp_path: Path) -> None:
+    class Greedy(Line):
+        def training_step(self, x: Tensor) -> dict[str, Tensor]:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB.")
+
+    with pytest.raises(SeeallError, match=r"smaller --batch-size.*accumulate=2 \(CUDA out of memory\)"):
+        train(tmp_path / "r", Greedy())
+
+
+def test_an_epoch_that_was_cut_reports_all_of_its_steps(tmp_path: Path) -> None:
+    train(tmp_path / "a")
+
+    def interrupted(t: int) -> Tensor:
+        if t == 7:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return data(t)
+
+    with pytest.raises(Stopped):
+        train(tmp_path / "b", fetch=interrupted)
+    _, _, results = train(tmp_path / "b", run=Run.open(tmp_path / "b"), resume=True)
+    lines = [[json.loads(x) for x in (tmp_path / r / "metrics.jsonl").read_text().splitlines()] for r in "ab"]
+    assert [(x["step"], x["loss"]) for x in lines[0]] == [(x["step"], x["loss"]) for x in lines[1]]
+    _, _, at_the_end = train(tmp_path / "b", run=Run.open(tmp_path / "b"), resume=True)
+    assert at_the_end == results and "loss" in results
+
+
+def test_what_is_left_after_a_signal_is_the_average(tmp_path: Path) -> None:
+    def interrupted(t: int) -> Tensor:
+        if t == 7:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return data(t)
+
+    task = Line()
+    with pytest.raises(Stopped):
+        train(tmp_path / "b", task, fetch=interrupted, ema=0.9)
+    state = torch.load(tmp_path / "b" / "checkpoints" / "last", weights_only=True)
+    for name, value in task.state_dict().items():
+        assert torch.equal(value, state["average"][name]) and not torch.equal(value, state["model"][name])
+
+
+def test_best_where_files_have_one_name_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", refuse)
+    _, run, _ = train(tmp_path / "r", evaluate_every=5, best="bias")
+    assert sorted(p.name for p in (run.path / "checkpoints").iterdir()) == ["best", "last"]
+    assert torch.load(run.last, weights_only=True)["step"] == 20
 
 
 @pytest.mark.parametrize(
@@ -182,3 +257,12 @@ def test_what_this_machine_has_not(given: dict[str, Any], words: str) -> None:
         pytest.skip("this machine has a GPU")
     with pytest.raises(SeeallError, match=words):
         launch(**given)
+
+
+def test_several_slurm_tasks_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("SLURM_JOB_NAME", "job"), ("SLURM_PROCID", "1"), ("SLURM_NTASKS", "4")):
+        monkeypatch.setenv(name, value)
+    with pytest.raises(SeeallError, match="torchrun"):
+        launch(precision="32")
+    monkeypatch.setenv("SLURM_JOB_NAME", "interactive")
+    launch(precision="32")

@@ -7,11 +7,12 @@ checkpoint needs weights, optimiser and t, and a resumed run equals an uninterru
 from __future__ import annotations
 
 import contextlib
+import itertools
 import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable
 from typing import Any
 
 import torch
@@ -28,6 +29,7 @@ from seeall.training.engine import Engine
 from seeall.training.journal import Journal
 from seeall.training.optimisers import cosine, unfuse
 from seeall.training.run import Run
+from seeall.training.watch import Pace, Watch
 from seeall.types import SeeallError
 
 _DROPOUT = 0xD409
@@ -68,73 +70,6 @@ class _Signals:
         self._restore()
 
 
-class _Watch:
-    """The scalars of each step, the same on every process. On a GPU they are read one step late, from memory that
-    they were copied to meanwhile, so that the host never waits for the step under way.
-
-    stop, bad: the first step at which somebody asked to stop, and at which the loss was no finite number
-    """
-
-    def __init__(self, engine: Engine) -> None:
-        self.engine, self.loss = engine, math.nan
-        self.stop: int | None = None
-        self.bad: int | None = None
-        self.sums: dict[str, float] = {}
-        self.count = 0
-        self._pending: tuple[int, list[str], Tensor, Any] | None = None
-
-    def take(self, t: int, told: dict[str, Tensor], stop: bool) -> None:
-        """Take in what step t told, and whether this process was asked to stop."""
-        values = torch.stack([v.detach().float() for v in told.values()])
-        values = torch.cat([values, values.new_full((1,), float(stop))])
-        if self.engine.world > 1:
-            torch.distributed.all_reduce(values)
-            values /= self.engine.world
-        late, arrived = self._pending, None
-        if values.device.type == "cuda":
-            on_host = torch.empty(values.shape, pin_memory=True).copy_(values, non_blocking=True)
-            values, arrived = on_host, torch.cuda.Event()  # type: ignore[no-untyped-call]
-            arrived.record()
-        self._pending = (t, list(told), values, arrived)
-        if arrived is None:
-            self.settle()
-        elif late:
-            self._read(*late)
-
-    def settle(self) -> None:
-        """Read what is still pending."""
-        if self._pending:
-            late, self._pending = self._pending, None
-            self._read(*late)
-
-    def means(self) -> dict[str, float]:
-        """Mean of each scalar since the last call."""
-        self.settle()
-        found = {name: total / self.count for name, total in self.sums.items()}
-        self.sums, self.count = {}, 0
-        return found
-
-    def agreed(self, what: int | None, t: int) -> bool:
-        """Whether every process knows by now of something that was first seen at step `what`.
-
-        A process that had to settle early knows it one step before the others, and must not leave without them.
-        """
-        return what is not None and (self.engine.world == 1 or t > what)
-
-    def _read(self, t: int, names: list[str], values: Tensor, arrived: Any) -> None:
-        if arrived is not None:
-            arrived.synchronize()
-        *numbers, stop = values.tolist()
-        for name, number in zip(names, numbers):
-            self.sums[name] = self.sums.get(name, 0.0) + number
-        self.count += 1
-        self.loss = numbers[names.index("loss")]
-        if stop > 0 and self.stop is None:
-            self.stop = t
-        if not math.isfinite(self.loss) and self.bad is None:
-            self.bad = t
-
-
 class _Training:
     """A task, its optimiser and everything a checkpoint holds of them."""
 
@@ -145,6 +80,8 @@ class _Training:
         optimiser: Callable[[nn.Module], torch.optim.Optimizer],
         run: Run,
         ema: float | None,
+        clip: float | None,
+        compile: bool,
         resume: bool,
     ) -> None:
         task.to(engine.device).to(memory_format=torch.channels_last)
@@ -154,10 +91,19 @@ class _Training:
         self.optimiser = optimiser(task)
         self.rates = [group["lr"] for group in self.optimiser.param_groups]
         self.average = Average(task, ema) if ema else None
-        self.step, self.results, self.watch = 0, dict[str, float](), _Watch(engine)
-        self.saved = time.monotonic()
+        self.step, self.results, self.watch = 0, dict[str, float](), Watch(engine)
+        self.saved, self.clip = time.monotonic(), clip
         if resume and run.last.exists():
             self._load()
+        if clip:
+            unfuse(self.optimiser)
+        if compile:
+            for child in task.children():
+                if any(True for _ in child.parameters()):
+                    child.compile()
+        self._model, self._wrapped = engine.fabric.setup(task, self.optimiser)
+        self._model.mark_forward_method("training_step")
+        task.train()
 
     def _load(self) -> None:
         state = checkpoint.load(self.run.last)
@@ -175,6 +121,22 @@ class _Training:
             why = str(fault).splitlines()[0]
             raise SeeallError(f"{self.run.last}: does not fit the network it should resume: {why}") from None
         log.info("resuming at step %d", self.step)
+
+    def learn(self, batches: Iterable[Any], accumulate: int) -> dict[str, Tensor]:
+        """One optimiser step over `accumulate` micro-batches; what they told, the mean of it."""
+        self._wrapped.zero_grad(set_to_none=True)
+        told: dict[str, Tensor] = {}
+        for part, batch in enumerate(batches):
+            several = part + 1 < accumulate and self.engine.world > 1
+            with self.engine.fabric.no_backward_sync(self._model, enabled=several):
+                with self.engine.fabric.autocast():
+                    one = self._model.training_step(batch)
+                self.engine.fabric.backward(one["loss"] / accumulate)
+            told = {name: told.get(name, 0) + value.detach() / accumulate for name, value in one.items()}
+        if self.clip:
+            self.engine.fabric.clip_gradients(self._model, self._wrapped, max_norm=self.clip, error_if_nonfinite=False)
+        self._wrapped.step()
+        return told
 
     @torch.no_grad()
     def sound(self) -> bool:
@@ -265,20 +227,11 @@ def fit(
     Raises: SeeallError where the loss is no longer finite, or a checkpoint does not fit `task`;
         Stopped after SIGINT or SIGTERM, once everything is saved.
     """
-    training = _Training(engine, task, optimiser, run, ema, resume)
+    training = _Training(engine, task, optimiser, run, ema, clip, compile, resume)
     start, watch = training.step, training.watch
-    if clip:
-        unfuse(training.optimiser)
-    if compile:
-        for child in task.children():
-            if any(True for _ in child.parameters()):
-                child.compile()
-    model, wrapped = engine.fabric.setup(task, training.optimiser)
-    model.mark_forward_method("training_step")
-    task.train()
     micro = range(start * accumulate, steps * accumulate)
     source: Generator[Any] = made_ahead(map(fetch, micro)) if background else (fetch(t) for t in micro)
-    pace = _Pace(accumulate * samples)
+    pace = Pace(accumulate * samples)
     journal = Journal(run.path, start=start, writes=run.writes)
     with (
         contextlib.closing(journal), contextlib.closing(source), _Signals() as signals,
@@ -290,85 +243,51 @@ def fit(
         for t in range(start, steps):
             torch.manual_seed(keyed.seed(seed, _DROPOUT, t, engine.rank))
             lr = training.set_rate(cosine(t, steps, max(1, int(warmup * steps))))
-            wrapped.zero_grad(set_to_none=True)
-            told: dict[str, Tensor] = {}  # the mean over the micro-batches
-            for part in range(accumulate):
-                with pace.waiting():
-                    batch = next(source)
-                several = part + 1 < accumulate and engine.world > 1
-                with engine.fabric.no_backward_sync(model, enabled=several):
-                    try:
-                        with engine.fabric.autocast():
-                            one = model.training_step(batch)
-                        engine.fabric.backward(one["loss"] / accumulate)
-                    except torch.OutOfMemoryError as fault:
-                        raise SeeallError(_too_large(fault, samples, accumulate)) from None
-                told = {name: told.get(name, 0) + value.detach() / accumulate for name, value in one.items()}
-            if clip:
-                engine.fabric.clip_gradients(model, wrapped, max_norm=clip, error_if_nonfinite=False)
-            wrapped.step()
+            try:
+                told = training.learn(pace.timed(itertools.islice(source, accumulate)), accumulate)
+            except torch.OutOfMemoryError as fault:
+                raise SeeallError(_too_large(fault, samples, accumulate)) from None
             if training.average:
                 training.average.update(task, t)
+
             done = t + 1
             over = done % epoch_steps == 0 or done == steps
             due = done == steps or time.monotonic() - training.saved >= checkpoint_seconds
+            judge = run.writes and evaluate_every > 0 and (done % evaluate_every == 0 or done == steps)
             watch.take(t, told, signals.number > 0)
-            if over or due:  # what is saved must be known to be sound
+            if over or due or judge:  # what is saved must be known to be sound
                 watch.settle()
-            sound = watch.bad is None
-            if watch.agreed(watch.bad, t) or (due and sound and not training.sound()):
+            stop, sound = watch.agreed(watch.stop, t), watch.bad is None
+            if watch.agreed(watch.bad, t) or (sound and (due or judge or stop) and not training.sound()):
                 raise SeeallError(_not_finite(t if sound else watch.bad or 0, epoch_steps, lr, run))
             rate, share = pace.step()
             shown = "" if math.isnan(watch.loss) else f"loss {watch.loss:.3f}  "
             progress.update(1, f"{shown}{rate:,.0f} pictures/s  waiting for data {share:.0%}")
-            if over and sound:
+            if not sound:  # and every process will know it after one more step
+                continue
+
+            if over:
                 training.results |= watch.means()
-                scalars = {name: training.results[name] for name in told}
-                journal.scalars(done, {**scalars, "lr": lr, "pictures_per_second": rate, "data_wait": share})
-            if evaluate_every and run.writes and sound and (done % evaluate_every == 0 or done == steps):
+                means = {name: training.results[name] for name in told}
+                journal.scalars(done, {**means, "lr": lr, "pictures_per_second": rate, "data_wait": share})
+            if judge:
                 journal.scalars(done, training.evaluate(done, best))
-            stop = watch.agreed(watch.stop, t)
-            if (stop or due) and sound:
+            if stop or due:
                 training.save(done)
+            if over:
+                pace.begin()
             if stop and done < steps:
                 if training.average:
                     training.average.swap(task)
                 raise Stopped(done, signals.number or signal.SIGTERM)
-            if over:
-                pace.begin()
+        if watch.bad is not None:
+            raise SeeallError(_not_finite(watch.bad, epoch_steps, lr, run))
         if training.average:
             training.average.swap(task)
         if run.writes:
             task.eval()
             end(journal, steps)
     return dict(training.results)
-
-
-class _Pace:
-    """Pictures a second, and the share of the time that is spent waiting for data, since `begin`.
-
-    samples: pictures a step
-    """
-
-    def __init__(self, samples: int) -> None:
-        self.samples = samples
-
-    def begin(self) -> None:
-        """Count from here: what came before, an evaluation or a start, is no training."""
-        self._began, self._waited, self._steps = time.perf_counter(), 0.0, 0
-
-    @contextlib.contextmanager
-    def waiting(self) -> Iterator[None]:
-        """The time in here is spent waiting."""
-        asked = time.perf_counter()
-        yield
-        self._waited += time.perf_counter() - asked
-
-    def step(self) -> tuple[float, float]:
-        """One step is over: rate and share."""
-        self._steps += 1
-        elapsed = max(time.perf_counter() - self._began, 1e-9)
-        return self._steps * self.samples / elapsed, self._waited / elapsed
 
 
 def _too_large(fault: Exception, samples: int, accumulate: int) -> str:

@@ -20,6 +20,7 @@ from seeall.types import SeeallError
 _main = typer.Typer(
     help="Learn to see from pictures nobody labelled, and find look-alikes in them.",
     no_args_is_help=True, add_completion=False, rich_markup_mode=None, pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )  # fmt: skip
 _index = typer.Typer(help="Build and keep a searchable index of pictures.", no_args_is_help=True, rich_markup_mode=None)
 _main.add_typer(_index, name="index")
@@ -32,7 +33,7 @@ IndexFolder = Annotated[Path, typer.Argument(help="An index folder.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, and nothing else there.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress and no notes.")]
 Limit = Annotated[int | None, typer.Option(help="Use at most so many pictures, spread over the labels.")]
-Workers = Annotated[int, typer.Option(help="Threads that read pictures; 0: one a core.")]
+Workers = Annotated[int, typer.Option(min=0, help="Threads that read pictures; 0: one a core.")]
 Seed = Annotated[int, typer.Option(help="Same seed, same result.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what --out holds.")]
 AllowSkipped = Annotated[bool, typer.Option("--allow-skipped", help="Go on where over 5 % cannot be read.")]
@@ -60,7 +61,11 @@ def run(args: Sequence[str] | None = None) -> int:
     except Exception as fault:
         if not hasattr(fault, "format_message"):  # anything but a fault in how the command was typed is a bug
             raise
-        return _fail(f"{fault.format_message()} See: ssl --help")
+        if type(fault).__name__ == "NoArgsIsHelpError":
+            print(fault.format_message())
+            return 2
+        typed = getattr(fault, "ctx", None)
+        return _fail(f"{fault.format_message()} See: {typed.command_path if typed else 'ssl'} --help")
     return code if isinstance(code, int) else 0
 
 
@@ -170,7 +175,11 @@ def pretrain(
     options["set"] = tuple(options["set"] or ())
     source_of_pictures, folder = options.pop("data"), options.pop("out")
     if source_of_pictures is None:
-        raise SeeallError("which pictures? give a folder, a manifest, or scenes:n=2000")
+        begun = (folder / "run.json").exists()
+        raise SeeallError(
+            f"{folder} has begun already; go on with it by --resume" if begun
+            else "which pictures? give a folder, a manifest, or scenes:n=2000"
+        )  # fmt: skip
     from seeall.ssl.pretrain import pretrain as learn
     from seeall.training.loop import Stopped
 
@@ -181,6 +190,7 @@ def pretrain(
         raise typer.Exit(128 + stop.signal if _first() else 0) from None
     if _first():
         _tell({"run": str(folder), **results}, json_)
+        log.info("next: ssl index build %s --run %s --out NAME.index", source_of_pictures, folder)
 
 
 @_main.command()
@@ -336,7 +346,8 @@ def search(
     ],
     k: Annotated[int, typer.Option("-k", help="How many look-alikes.")] = 10,
     run: Annotated[Path | None, typer.Option(help="Not needed; checked against the index if given.")] = None,
-    html: Annotated[Path | None, typer.Option(help="Write a page with thumbnails.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page with thumbnails, NAME.html.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the page of --html.")] = False,
     gpu: Gpu = "auto",
     json_: Json = False,
     quiet: Quiet = False,
@@ -345,6 +356,10 @@ def search(
     _listen(quiet)
     from seeall.index.query import page, search
 
+    if html and html.suffix.lower() not in (".html", ".htm"):
+        raise SeeallError(f"--html {html}: a page's name ends in .html")
+    if html and html.exists() and not overwrite:
+        raise SeeallError(f"--html {html} is already there; replace it by --overwrite, or choose another name")
     results = search(index, images, k, run=run, gpu=gpu)
     if html:
         page(html, index, results)

@@ -128,6 +128,15 @@ BAD = [
     ("pretrain {text} --out {out}", "neither a folder, a manifest"),
     ("pretrain {junk} --out {out}", "none of the 1 pictures can be read"),
     ("pretrain {folder} --out {folder}/run", "lies inside the data folder"),
+    ("pretrain {folder} --out {out} --lr -1", "--lr, is -1.0: choose a number above 0"),
+    ("pretrain {folder} --out {out} --set weight_decay=-3", "'weight_decay' is -3.0: choose 0 or more"),
+    ("pretrain {folder} --out {out} --set momentum=1 --optimiser sgd", "'momentum' is 1.0: choose a share"),
+    ("pretrain {folder} --out {out} --set projector.out=0", "'projector.out' is 0: choose at least 1"),
+    ("pretrain {folder} --out {out} --set views=1", "two views or more"),
+    ("pretrain {folder} --out {out} --set warmup=5", "'warmup' is 5.0: choose a share of the steps"),
+    ("pretrain {folder} --out {out} --workers -2", "See: ssl pretrain --help"),
+    ("pretrain --out {run}", "has begun already; go on with it by --resume"),
+    ("search {index} 1 --html {out}.jpg", "a page's name ends in .html"),
     ("pretrain {folder} --out {run}", "not empty: go on with it by --resume, or replace it by --overwrite"),
     ("pretrain {folder} --out {full} --overwrite", "no run, so it is not overwritten"),
     ("pretrain {folder}", "give --out FOLDER"),
@@ -227,3 +236,18 @@ def test_bad_input_is_one_line_and_writes_nothing(
     assert re.search(re.escape(words), last), last
     assert not (tmp_path / "out").exists()
     assert state(where) == before
+
+
+def test_the_command_alone_helps(ssl: Ssl) -> None:
+    for args in ((), ("index",), ("-h",)):
+        _, out, err = ssl(*args)
+        assert "Usage: ssl" in out and "Commands:" in out and err == ""
+
+
+def test_a_page_that_exists_stays(ssl: Ssl, index: Path, tmp_path: Path) -> None:
+    page = tmp_path / "found.html"
+    page.write_text("mine")
+    code, _, err = ssl("search", index, 1, "--html", page, "--quiet")
+    assert code == 2 and "replace it by --overwrite" in err and page.read_text() == "mine"
+    assert ssl("search", index, 1, "--html", page, "--overwrite", "--quiet")[0] == 0
+    assert page.read_text().startswith("<!doctype html>")

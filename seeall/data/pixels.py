@@ -37,6 +37,9 @@ MEMORY_SHARE = 0.25
 SKIPPED_SHARE = 0.05
 """The part of the pictures that may be unreadable before it is an error."""
 
+NAMED = 5
+"""Unreadable pictures that a message names; `skipped.csv` names all."""
+
 _TOGETHER = (
     16  # pictures that a thread reads at a time: one by one, small ones would cost more to hand over than to read
 )
@@ -191,15 +194,16 @@ def complain(pictures: Pictures, skipped: Sequence[tuple[str, str]], allowed: bo
     """A note where a few pictures were skipped; SeeallError where all were, or too many."""
     if not skipped:
         return
-    first = f"{skipped[0][0]} ({skipped[0][1]})"
+    first = ", ".join(f"{name} ({why})" for name, why in skipped[:NAMED])
+    more = f" and {len(skipped) - NAMED} more" if len(skipped) > NAMED else ""
     if len(skipped) == len(pictures):
         raise SeeallError(f"{pictures.source}: none of the {len(pictures)} pictures can be read; the first: {first}")
     if len(skipped) > SKIPPED_SHARE * len(pictures) and not allowed:
         raise SeeallError(
-            f"{pictures.source}: {len(skipped)} of {len(pictures)} pictures cannot be read, such as {first}; "
+            f"{pictures.source}: {len(skipped)} of {len(pictures)} pictures cannot be read: {first}{more}; "
             "mend or remove them, or go on without them with --allow-skipped"
         )
-    log.warning("skipped %d of %d pictures, such as %s", len(skipped), len(pictures), first)
+    log.warning("skipped %d of %d pictures: %s%s", len(skipped), len(pictures), first, more)
 
 
 def cores() -> int:

@@ -117,8 +117,14 @@ def training(
     checkpoint_seconds: float = 60.0,
 ) -> dict[str, Any]:
     """Settings of the loop itself; see `training.loop.fit`."""
-    if accumulate < 1 or checkpoint_seconds < 0 or not 0 <= warmup < 1:
-        raise SeeallError("want accumulate >= 1, checkpoint_seconds >= 0 and 0 <= warmup < 1")
+    if accumulate < 1:
+        raise SeeallError(f"setting 'accumulate' is {accumulate}: choose at least 1")
+    if checkpoint_seconds < 0:
+        raise SeeallError(f"setting 'checkpoint_seconds' is {checkpoint_seconds}: choose 0 or more")
+    if not 0 <= warmup < 1:
+        raise SeeallError(f"setting 'warmup' is {warmup}: choose a share of the steps, from 0 and below 1")
+    if clip is not None and clip <= 0:
+        raise SeeallError(f"setting 'clip' is {clip}: choose a largest norm above 0, or none")
     if ema is not None and not 0 < ema < 1:
         raise SeeallError(f"setting 'ema' is {ema}: choose a decay between 0 and 1, such as 0.99")
     return locals()
@@ -240,13 +246,17 @@ class Plan:
         chosen = catalog.resolve(roles, settings["set"])
         if settings["lr"] is not None:
             chosen["optimiser"].setdefault("lr", settings["lr"])
-        return cls(
+        plan = cls(
             chosen,
             Views(**chosen["views"]),
             roles["objective"](**chosen["objective"]),
             functools.partial(roles["optimiser"], **chosen["optimiser"]),
             training(**chosen["training"]),
         )
+        plan.optimiser(projector(1, **chosen["projector"]))  # finds fault with its settings, if there is any
+        if plan.views.views < 2:
+            raise SeeallError("setting 'views' is 1: two views or more of a picture are what is learnt from")
+        return plan
 
     def task(self, backbone: str, weights: str, seed: int) -> Pretraining:
         """The networks, with weights that depend on nothing but their settings and `seed`."""
@@ -290,7 +300,7 @@ def _at_least(**numbers: tuple[int | None, int]) -> None:
 def _batch(asked: int | None, n: int, world: int) -> int:
     if n < 2:
         raise SeeallError("one picture is not enough to learn from; give at least 2")
-    batch = asked or (128 if n >= 256 else max(2, 1 << ((n // 2).bit_length() - 1)))
+    batch = asked or (128 // world * world or world if n >= 256 else max(2, 1 << ((n // 2).bit_length() - 1)))
     if not 2 <= batch <= n:
         raise SeeallError(f"--batch-size {batch} does not fit the {n} pictures; choose 2 to {n}")
     if batch % world:

@@ -37,7 +37,9 @@ def halves(pictures: Pictures, val: Pictures | None, seed: int) -> tuple[Picture
     for half, name in ((train, "learn from"), (val, "test on")):
         half.targets()
         if not len(half):
-            raise SeeallError(f"{pictures.source}: no pictures to {name}; give them with --val")
+            raise SeeallError(f"{pictures.source}: no pictures to {name}; give more pictures, or those with --val")
+    if not set(train.classes()) & set(val.classes()):
+        raise SeeallError(f"{val.source}: has no label in common with {train.source}, so nothing can be tested")
     return train, val
 
 

@@ -8,16 +8,31 @@ from typing import Any
 import torch
 from torch import nn
 
+from seeall.types import SeeallError
+
 Groups = list[dict[str, Any]]
 
 
-def parameter_groups(module: nn.Module, weight_decay: float) -> Groups:
-    """Parameters that decay (matrices, kernels) and those that do not (biases, norms)."""
+def parameter_groups(module: nn.Module, lr: float, weight_decay: float) -> Groups:
+    """Parameters that decay (matrices, kernels) and those that do not (biases, norms).
+
+    Raises: SeeallError for a rate that is not above 0, or a decay below 0.
+    """
+    if not 0 < lr < math.inf:
+        raise SeeallError(f"the learning rate, --lr, is {lr}: choose a number above 0")
+    if not 0 <= weight_decay < math.inf:
+        raise SeeallError(f"setting 'weight_decay' is {weight_decay}: choose 0 or more")
     trained = [p for p in module.parameters() if p.requires_grad]
     return [
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
     ]
+
+
+def _shares(**settings: float) -> None:
+    for name, value in settings.items():
+        if not 0 <= value < 1:
+            raise SeeallError(f"setting {name!r} is {value}: choose a share from 0 and below 1")
 
 
 def adamw(
@@ -29,7 +44,8 @@ def adamw(
     beta2: float = 0.999,
 ) -> torch.optim.Optimizer:
     """AdamW (Loshchilov and Hutter 2019), one fused kernel a step."""
-    groups = parameter_groups(module, weight_decay)
+    _shares(beta1=beta1, beta2=beta2)
+    groups = parameter_groups(module, lr, weight_decay)
     return torch.optim.AdamW(groups, lr=lr, betas=(beta1, beta2), fused=True)
 
 
@@ -48,7 +64,8 @@ def sgd(
     module: nn.Module, *, lr: float = 0.06, weight_decay: float = 5e-4, momentum: float = 0.9
 ) -> torch.optim.Optimizer:
     """Stochastic gradient descent with momentum."""
-    return torch.optim.SGD(parameter_groups(module, weight_decay), lr=lr, momentum=momentum)
+    _shares(momentum=momentum)
+    return torch.optim.SGD(parameter_groups(module, lr, weight_decay), lr=lr, momentum=momentum)
 
 
 def lars(
@@ -60,10 +77,11 @@ def lars(
     trust: float = 1e-3,
 ) -> torch.optim.Optimizer:
     """LARS (You et al. 2017), lightly's: for batches of thousands."""
+    _shares(momentum=momentum)
     from lightly.utils.lars import LARS
 
     optimiser: torch.optim.Optimizer = LARS(
-        parameter_groups(module, weight_decay), lr=lr, momentum=momentum, trust_coefficient=trust
+        parameter_groups(module, lr, weight_decay), lr=lr, momentum=momentum, trust_coefficient=trust
     )
     return optimiser
 

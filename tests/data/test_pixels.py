@@ -61,7 +61,7 @@ def test_a_few_unreadable_ones_are_skipped_and_listed(tmp_path: Path) -> None:
 
 def test_too_many_unreadable_ones_are_an_error_unless_allowed(tmp_path: Path) -> None:
     pictures = broken(tmp_path, 10, 2)
-    with pytest.raises(SeeallError, match=r"2 of 12 pictures cannot be read, such as bad000.png .*--allow-skipped"):
+    with pytest.raises(SeeallError, match=r"2 of 12 pictures cannot be read: bad000.png .*--allow-skipped"):
         load(pictures, shortest=8)
     assert len(load(pictures, shortest=8, allow_skipped=True)) == 10
 

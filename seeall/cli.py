@@ -300,7 +300,7 @@ def index_remove(
 
 def _item(index: Any, text: str) -> int | str:
     """An item's id or path as typed: a number, a path as stored, or one from here."""
-    if text.isdigit():
+    if text.isascii() and text.isdecimal():
         return int(text)
     return text if text in index else str(Path(text).absolute())
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,12 +15,11 @@ from torch import Tensor
 from seeall.backbones.load import digest
 from seeall.backbones.weights import locate
 from seeall.console import bar
-from seeall.data.decode import Unreadable
 from seeall.data.pictures import Pictures
 from seeall.data.pixels import complain
 from seeall.index.commit import Writer
 from seeall.index.store import Index
-from seeall.training.embed import Eye, square
+from seeall.training.embed import Eye
 from seeall.training.run import refuse_inside
 from seeall.types import SeeallError
 
@@ -40,11 +41,22 @@ def build(
     Raises: SeeallError where there is no such run, `out` is taken or inside the data, or too much is unreadable.
     """
     refuse_inside(out, pictures.root)
-    eye, model = Eye.of(run), locate(run)
-    index = Index.create(
-        out, dim=eye.dim, model=digest(model), preprocessing=eye.preprocessing,
-        files={MODEL: model}, overwrite=overwrite,
-    )  # fmt: skip
+    source = locate(run)
+    with tempfile.TemporaryDirectory() as folder:
+        # A run that goes on replaces its file at any time: eye, digest and the index's own are of this one copy.
+        model = Path(folder) / source.name
+        try:
+            shutil.copyfile(source, model)
+        except OSError as error:
+            raise SeeallError(f"{source} cannot be copied to {folder}: {error.strerror}; is there room?") from None
+        try:
+            eye = Eye.of(model)
+        except SeeallError as error:
+            raise SeeallError(str(error).replace(str(model), str(source))) from None
+        index = Index.create(
+            out, dim=eye.dim, model=digest(model), preprocessing=eye.preprocessing,
+            files={MODEL: model}, overwrite=overwrite,
+        )  # fmt: skip
     with index:
         skipped = add(index, pictures, eye, workers=workers, allow_skipped=allow_skipped)
         return {**index.info(), "skipped": len(skipped)}
@@ -95,11 +107,13 @@ def eye_of(index: Index, run: Path | None = None) -> Eye:
 
 
 def look(pictures: Pictures, eye: Eye) -> Tensor:
-    """(n, D) features of query pictures. Raises SeeallError for one that is no picture."""
+    """(n, D) features of query pictures, of which few are in memory at once.
+
+    Raises: SeeallError at the first that is no picture.
+    """
     found = []
-    for row in range(len(pictures)):
-        try:
-            found.append(square(pictures.read(row, eye.size), eye.size))
-        except Unreadable as fault:
-            raise SeeallError(f"{pictures.keys[row]}: cannot be searched for: {fault}") from None
-    return eye.see(torch.stack(found))
+    for _, z, bad in eye.stream(pictures):
+        for row, why in bad:
+            raise SeeallError(f"{pictures.keys[row]}: cannot be searched for: {why}")
+        found.append(z)
+    return torch.cat(found)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from seeall.index import durable
 from seeall.index.commit import leftovers
@@ -26,13 +30,13 @@ _LENGTH = 1e-5
 def problems(root: Path) -> list[str]:
     """What is wrong with the index at `root`, a line each; nothing where all is well.
 
-    While somebody writes, the check begins again with the new generation.
+    What is checked is one generation, whoever writes meanwhile; only where another index takes its place, the
+    check begins again.
     """
     while True:
         try:
-            before = Manifest.read(root).generation
-            found = _problems(root)
-            if Manifest.read(root).generation == before:
+            found, uuid = _problems(root)
+            if Manifest.read(root).uuid == uuid:
                 return found
         except SeeallError as error:
             return [str(error)]
@@ -44,30 +48,46 @@ def notes(root: Path) -> list[str]:
     return [f"{name} is left over from a write that was not finished" for name in names]
 
 
-def _problems(root: Path) -> list[str]:
+def _problems(root: Path) -> tuple[list[str], str]:
+    """What is wrong with the generation that `root` is at, and the uuid of the index."""
     snapshot = Snapshot(root)
     try:
-        files = _files(root, snapshot.manifest)
-        found = [*files, *_vectors(snapshot), *_items(snapshot)]
-        return found or _search(snapshot)
+        found = [*_files(snapshot), *_vectors(snapshot), *_items(snapshot)]
+        return found or _search(snapshot), snapshot.manifest.uuid
     finally:
         snapshot.close()
 
 
-def _files(root: Path, manifest: Manifest) -> list[str]:
-    wanted = {s.vectors_path: s.vectors_sha256 for s in manifest.segments}
-    wanted |= {s.ids_path: s.ids_sha256 for s in manifest.segments} | dict(manifest.files)
-    if manifest.projection:
-        wanted[manifest.projection.path] = manifest.projection.sha256
-    found = []
-    for name, digest in wanted.items():
-        try:
-            with (root / name).open("rb") as file:
-                if durable.sha256(file) != digest:
-                    found.append(f"{name} is not what was written: its checksum differs")
-        except OSError as error:
-            found.append(f"{name} cannot be read: {error.strerror}")
-    return found
+def _files(snapshot: Snapshot) -> list[str]:
+    manifest = snapshot.manifest
+    found = [_differs(snapshot, name, digest) for name, digest in manifest.files.items()]
+    for segment, ids, vectors in snapshot.rows.parts():
+        found.append(_differs(snapshot, segment.vectors_path, segment.vectors_sha256, vectors))
+        found.append(_differs(snapshot, segment.ids_path, segment.ids_sha256, ids))
+    trained = manifest.projection
+    if trained and not snapshot.trained:
+        found.append(f"{trained.path} is missing: compact the index to rebuild it")
+    elif trained and snapshot.trained:
+        snapshot.trained.seek(0)
+        if durable.sha256(snapshot.trained) != trained.sha256:
+            found.append(f"{trained.path} is not what was written: compact the index to rebuild it")
+    return [line for line in found if line]
+
+
+def _differs(snapshot: Snapshot, name: str, digest: str, held: NDArray[Any] | None = None) -> str:
+    """What is wrong with a file. Where a commit has tidied it away since, `held`, its content, stands for it."""
+    try:
+        with (snapshot.root / name).open("rb") as file:
+            right = durable.sha256(file) == digest
+    except FileNotFoundError:
+        if held is None or Manifest.read(snapshot.root).edition == snapshot.manifest.edition:
+            return f"{name} is missing"
+        again = hashlib.sha256()
+        np.save(SimpleNamespace(write=again.update), held)
+        right = again.hexdigest() == digest
+    except OSError as error:
+        return f"{name} cannot be read: {error.strerror}"
+    return "" if right else f"{name} is not what was written: its checksum differs"
 
 
 def _vectors(snapshot: Snapshot) -> list[str]:
@@ -117,8 +137,8 @@ def _search(snapshot: Snapshot) -> list[str]:
     queries = snapshot.rows.gather(sample)
     k = min(_NEIGHBOURS, manifest.count)
     found = []
-    if searcher.trained_count != trained.count:
-        found.append(f"{trained.path} holds {searcher.trained_count} vectors, not {trained.count}")
+    if searcher.damaged:
+        found.append(f"{trained.path} does not hold what the manifest says: compact the index to rebuild it")
     ids, scores = searcher.search(queries, k)
     exact = [np.empty((len(queries), 0))]
     for _, vectors in snapshot.rows.blocks(snapshot.alive):

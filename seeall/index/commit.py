@@ -13,10 +13,11 @@ same way.
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, final
@@ -33,6 +34,7 @@ from seeall.types import SeeallError
 
 DRIFT = 0.2
 """A trained FAISS file is built again once this share of its items has come or gone since."""
+_FOLDERS = ("vectors", "index")
 _NAMED = 3
 """How many names an error lists."""
 
@@ -49,16 +51,25 @@ def recover(root: Path) -> None:
         items.commit()
     finally:
         items.close()
+    for folder in _FOLDERS:  # copying through git or to a store of objects loses empty ones
+        (root / folder).mkdir(exist_ok=True)
     for leftover in leftovers(root, manifest):
-        leftover.unlink(missing_ok=True)
+        with suppress(OSError):  # it does no harm
+            leftover.unlink(missing_ok=True)
 
 
 def leftovers(root: Path, manifest: Manifest) -> list[Path]:
-    """Files that the manifest does not name, in the places that belong to it alone."""
+    """Files that the manifest does not name, in the places that belong to it alone.
+
+    Not those that NFS keeps as `.nfs…` for whoever has them open: they go by themselves.
+    """
     named = {s.vectors_path for s in manifest.segments} | {s.ids_path for s in manifest.segments}
     if manifest.projection:
         named.add(manifest.projection.path)
-    found = [*(root / "vectors").iterdir(), *(root / "index").iterdir(), root / (NAME + PARTIAL)]
+    found = [root / (NAME + PARTIAL)]
+    for folder in _FOLDERS:
+        with suppress(FileNotFoundError):
+            found += [p for p in (root / folder).iterdir() if not p.name.startswith(".nfs")]
     return sorted(p for p in found if p.is_file() and p.relative_to(root).as_posix() not in named)
 
 
@@ -67,10 +78,14 @@ class Writer:
     """One commit in the making, for the holder of the lock: any number of changes, then `commit`.
 
     At most one segment of vectors is held in memory, and nobody sees anything before `commit`. `close` undoes
-    what was not committed.
+    what was not committed. Once a change has failed half-way, nothing but `close` is left to do.
+
+    uuid: of the index that is meant; SeeallError where another has taken its place.
     """
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, uuid: str) -> None:
+        if Manifest.read(root).uuid != uuid:
+            raise replaced(root)
         with durable.reported(root):
             recover(root)
         self._root, self._old = root, Manifest.read(root)
@@ -82,13 +97,13 @@ class Writer:
         self._segments = list(self._old.segments)
         self._next_segment = self._old.next_segment
         self._projection = self._old.projection
-        self._changed = False
+        self._changed = self._broken = False
 
     def commit(self) -> None:
         """Make the new generation the truth. Raises SeeallError where it cannot, and all is as before."""
-        if not self._changed:
-            return
-        with durable.reported(self._root):
+        with self._changing():
+            if not self._changed:
+                return
             self._absorb_small_segments()
             self._write_segments(everything=True)
             projection = self._project()
@@ -146,7 +161,7 @@ class Writer:
             + [r.path for r in replaced if r.id >= self._first_id],
             "added twice in one commit: give every item a path of its own",
         )
-        with durable.reported(self._root):
+        with self._changing():
             self._retire(replaced)
             self._items.add(records, self._generation)
             self._checksum = checksum(self._checksum, added=records)
@@ -167,21 +182,43 @@ class Writer:
         _refuse([i for i, r in zip(asked, found) if r is None], f"not in the index {self._root}")
         records = {r.id: r for r in found if r}
         _refuse([i for i in records if i >= self._first_id], "added by this same commit: leave it out instead")
-        with durable.reported(self._root):
+        with self._changing():
             self._retire(list(records.values()))
         return len(records)
 
     def compact(self) -> int:
-        """Write the living rows anew and drop the others; comes before any other change. Returns rows dropped."""
+        """Write the living rows anew and drop the others. Returns rows dropped.
+
+        A trained FAISS file is built again then, and also where it is not what was written.
+        Raises: SeeallError after any other change of the same commit, and where the disk cannot take it.
+        """
+        if self._changed:
+            raise SeeallError(f"the index {self._root} is compacted before any other change of a commit, not after")
         if not self._old.removed:
+            if self._projection and not self._serves(self._projection, every_byte=True):
+                self._projection, self._changed = None, True
             return 0
         rows = Rows(self._root, self._old.segments, self._old.dim)
         self._segments, self._projection, self._changed = [], None, True
-        with durable.reported(self._root):
+        with self._changing():
             for positions, block in rows.blocks(self._alive(rows)):
                 self._pending.append((rows.ids[positions], block))
                 self._write_segments()
         return self._old.removed
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Failures of the disk as SeeallError; whatever fails in here, the caller cannot commit after all."""
+        if self._broken:
+            raise SeeallError(f"a change to the index {self._root} has failed: nothing of this commit is kept")
+        self._broken = True
+        with durable.reported(self._root):
+            yield
+        self._broken = False
+
+    def distrust(self) -> None:
+        """The trained FAISS file cannot be read: the commit, if there is one, builds it again."""
+        self._projection = None
 
     def _retire(self, records: Sequence[Record]) -> None:
         self._items.retire((r.id for r in records), self._generation)
@@ -222,14 +259,25 @@ class Writer:
             return None
         rows = Rows(self._root, self._segments, self._old.dim)
         alive, old = self._alive(rows), self._projection
-        if old:
+        if old and self._serves(old):
             came, gone = int(alive[old.rows :].sum()), old.count - int(alive[: old.rows].sum())
             if came + gone <= DRIFT * old.count:
                 return old
         index, tuning = engine.train(lambda: rows.blocks(alive), self._count, self._old.dim)
         path = f"index/{self._generation:08d}.faiss"
         digest = durable.write(self._root / path, lambda file: engine.save(index, file))
-        return Projection(path, len(rows), self._count, tuning.nlist, tuning.nprobe, tuning.recall, digest)
+        size = (self._root / path).stat().st_size
+        return Projection(path, len(rows), self._count, tuning.nlist, tuning.nprobe, tuning.recall, digest, size)
+
+    def _serves(self, projection: Projection, every_byte: bool = False) -> bool:
+        """Whether the trained file is there in its full size; `every_byte` takes reading all of it."""
+        try:
+            with (self._root / projection.path).open("rb") as file:
+                if projection.bytes not in (0, os.fstat(file.fileno()).st_size):
+                    return False
+                return not every_byte or durable.sha256(file) == projection.sha256
+        except OSError:
+            return False
 
 
 def lookup(items: Items, asked: Sequence[int | str], generation: int) -> list[Record | None]:
@@ -237,6 +285,11 @@ def lookup(items: Items, asked: Sequence[int | str], generation: int) -> list[Re
     by_path = items.by_path([i for i in asked if isinstance(i, str)], generation)
     by_id = items.by_id([int(i) for i in asked if not isinstance(i, str)], generation)
     return [by_path.get(i) if isinstance(i, str) else by_id.get(int(i)) for i in asked]
+
+
+def replaced(root: Path) -> SeeallError:
+    """The error for an index that is not the one that was opened, though its folder is."""
+    return SeeallError(f"the index {root} was replaced since it was opened: open it again")
 
 
 def _refuse(names: Sequence[object], why: str) -> None:

@@ -12,6 +12,7 @@ other. Its GPU indexes ignore selectors without a word: there we ask for more an
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterable
 from threading import Lock
 from typing import Any, BinaryIO, Literal, NamedTuple, final
@@ -46,6 +47,10 @@ _GPU_MEMORY = 256 << 20
 """Bytes of scratch memory on a GPU, where FAISS would take 1.5 GiB."""
 _GPU_MOST = 2048
 """Most neighbours and most probes that a GPU index gives."""
+_GPU_SPARE = 64
+"""Beside twice as many neighbours as wanted, how many more are asked of a GPU where some are removed."""
+_PROCESS = os.getpid()
+"""A child forked from this process lacks the threads of its OpenMP, and would wait for them for ever."""
 _EQUAL = 1e-6
 """Scores this close are a tie as far as recall is concerned."""
 
@@ -64,11 +69,12 @@ def choose(count: int, ivf_from: int = IVF_FROM) -> Literal["flat", "ivf"]:
     >>> choose(99_999), choose(100_000)
     ('flat', 'ivf')
     """
-    return "flat" if count < ivf_from else "ivf"
+    return "flat" if count < max(ivf_from, 1) else "ivf"
 
 
 def train(blocks: Blocks, count: int, dim: int) -> tuple[Any, Tuning]:
     """An inverted file over `count` vectors whose ids are their positions, and its tuning."""
+    _mind_the_fork()
     nlist = max(1, min(round(4 * math.sqrt(count)), count // 39))
     log.info("training a FAISS index of %d cells over %d vectors", nlist, count)
     sample = _sample(blocks, count, nlist * _TRAIN)
@@ -113,7 +119,7 @@ class Engine:
 
     def __init__(self, index: Any, *, positions: Ids | None = None, nprobe: int | None = None, gpu: Gpu) -> None:
         self._index, self._positions, self._nprobe = index, positions, nprobe
-        self._gpu = _to_gpu(index, gpu)
+        self._gpu, self._must = _to_gpu(index, gpu), gpu == "on"
         self._gpu_lock = Lock()
 
     @classmethod
@@ -137,6 +143,11 @@ class Engine:
         return int(self._index.ntotal)
 
     @property
+    def dim(self) -> int:
+        """D, the dimension of the vectors."""
+        return int(self._index.d)
+
+    @property
     def on_gpu(self) -> bool:
         """Whether a GPU does the work."""
         return self._gpu is not None
@@ -149,10 +160,11 @@ class Engine:
 
         Returns: positions (n, k), -1 where there are no more, and scores (n, k), best first.
         """
+        _mind_the_fork()
         k = min(k, self._index.ntotal if alive is None else int(alive.sum()))
         if not k:
             return np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32)
-        found = self._search_gpu(queries, k, alive)
+        found = self._search_gpu(self._gpu, queries, k, alive) if self._gpu else None
         places, scores = found or self._search_cpu(queries, k, alive, self._nprobe)
         if self._positions is not None:
             places = np.where(places < 0, -1, self._positions[places])
@@ -171,23 +183,36 @@ class Engine:
             places[short], scores[short] = more
         return places, scores
 
-    def _search_gpu(self, queries: Floats, k: int, alive: Mask | None) -> tuple[Ids, Floats] | None:
-        """The same on a GPU, which knows no selectors; None where it cannot give enough."""
-        gone = 0 if alive is None else self._index.ntotal - int(alive.sum())
-        asked = min(k + gone, self._index.ntotal, _GPU_MOST)
-        if k > asked or self._gpu is None:
+    def _search_gpu(self, gpu: _OnGpu, queries: Floats, k: int, alive: Mask | None) -> tuple[Ids, Floats] | None:
+        """The same on a GPU, which knows no selectors: what is left of more than k, and short rows from the CPU.
+
+        None where it cannot; SeeallError where it must.
+        """
+        if max(k, self._nprobe or 0) > _GPU_MOST:
             return None
-        nprobe = self._nprobe and min(self._nprobe, _GPU_MOST)
-        params = faiss.SearchParametersIVF(nprobe=nprobe) if nprobe else None
-        with self._gpu_lock:
-            scores, places = self._gpu.index.search(queries, asked, params=params)
+        gone = 0 if alive is None else self._index.ntotal - int(alive.sum())
+        asked = min(k + gone, 2 * k + _GPU_SPARE, _GPU_MOST)
+        params = faiss.SearchParametersIVF(nprobe=self._nprobe) if self._nprobe else None
+        try:
+            with self._gpu_lock:
+                scores, places = gpu.index.search(queries, asked, params=params)
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[-1]
+            if self._must:
+                raise SeeallError(f"the GPU cannot search ({reason}): search with gpu='auto' or gpu='off'") from error
+            if self._gpu:
+                log.warning("searching on the CPU from now on, since the GPU cannot: %s", reason)
+            self._gpu = None
+            return None
         good = places >= 0
         if alive is not None:
             good &= alive[places]
-        if (good.sum(1) < k).any():
-            return None
         order = np.argsort(~good, axis=1, kind="stable")[:, :k]
-        return np.take_along_axis(places, order, 1), np.take_along_axis(scores, order, 1)
+        short = np.flatnonzero(good.sum(1) < k)
+        places, scores = np.take_along_axis(places, order, 1), np.take_along_axis(scores, order, 1)
+        if len(short):
+            places[short], scores[short] = self._search_cpu(queries[short], k, alive, self._nprobe)
+        return places, scores
 
 
 class _OnGpu(NamedTuple):
@@ -215,6 +240,12 @@ def _to_gpu(index: Any, gpu: Gpu) -> _OnGpu | None:
             raise SeeallError(f"the index does not go onto the GPU: {reason}") from error
         log.warning("searching on the CPU, since the index does not go onto the GPU: %s", reason)
         return None
+
+
+def _mind_the_fork() -> None:
+    """One thread in a forked child; the number is kept for each thread, so it is set at every call."""
+    if os.getpid() != _PROCESS:
+        faiss.omp_set_num_threads(1)
 
 
 def _sample(blocks: Blocks, count: int, most: int) -> Floats:

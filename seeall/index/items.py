@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, final
 
 import numpy as np
 
-from seeall.index.manifest import damaged
+from seeall.index.manifest import damaged, unreadable
 from seeall.index.segments import Ids
 from seeall.types import SeeallError
 
@@ -40,6 +40,10 @@ CREATE TABLE items (
 );
 CREATE INDEX items_removed ON items (removed_generation) WHERE removed_generation < {_NEVER};
 """
+_GONE = f"removed_generation < {_NEVER}"
+"""Written out, since SQLite uses the index above only where it finds this very condition."""
+_REMOVED = f"SELECT id FROM items INDEXED BY items_removed WHERE removed_generation <= ? AND {_GONE} ORDER BY id"
+_BACK = f"UPDATE items INDEXED BY items_removed SET removed_generation = ? WHERE removed_generation > ? AND {_GONE}"
 _ALIVE = "added_generation <= ? AND removed_generation > ?"
 _COLUMNS = "id, path, label, metadata"
 _BATCH = 500
@@ -89,7 +93,7 @@ def record(id: int, path: str, label: str | None, metadata: Mapping[str, Any] | 
 class Items:
     """One connection to the database of `root`: a reader of the state it opened, or the one writer.
 
-    Raises: SeeallError where the database is missing or no database.
+    Raises: SeeallError where the database is missing, no database, or cannot be read.
     """
 
     def __init__(self, root: Path, *, writable: bool = False) -> None:
@@ -100,9 +104,7 @@ class Items:
                 self._db.execute("PRAGMA synchronous = FULL")
                 self._db.execute("BEGIN IMMEDIATE")
         except sqlite3.Error as error:
-            if isinstance(error, sqlite3.OperationalError) and (root / NAME).exists():
-                raise SeeallError(f"cannot open {root / NAME}: {error}; is the disk full or not yours?") from None
-            raise damaged(root, f"{NAME}: {error}") from None
+            raise _fault(root, error) from None
 
     @staticmethod
     def create(root: Path) -> None:
@@ -123,7 +125,7 @@ class Items:
 
     def by_id(self, ids: Sequence[int], generation: int) -> dict[int, Record]:
         """Id → record, of those of `ids` that are part of `generation`."""
-        return {r.id: r for r in self._select("id", ids, "?", generation)}
+        return {r.id: r for r in self._select("id", [i for i in ids if 0 < i < _NEVER], "?", generation)}
 
     def by_path(self, paths: Sequence[str], generation: int) -> dict[str, Record]:
         """Path → record, of those of `paths` that are part of `generation`."""
@@ -137,7 +139,7 @@ class Items:
 
     def removed(self, generation: int) -> Ids:
         """Ids (n,), ascending, of what is known and no longer part of `generation`."""
-        found = self._read("SELECT id FROM items WHERE removed_generation <= ? ORDER BY id", (generation,))
+        found = self._read(_REMOVED, (generation,))
         return np.array([row[0] for row in found], np.int64)
 
     def last_id(self) -> int:
@@ -178,10 +180,7 @@ class Items:
         newest = "SELECT id FROM items WHERE added_generation <= ? ORDER BY id DESC LIMIT 1"
         found = self._read(newest, (generation,))
         self._db.execute("DELETE FROM items WHERE id > ?", (found[0][0] if found else 0,))
-        self._db.execute(
-            "UPDATE items SET removed_generation = ? WHERE removed_generation > ? AND removed_generation < ?",
-            (_NEVER, generation, _NEVER),
-        )
+        self._db.execute(_BACK, (_NEVER, generation))
 
     def forget(self, ids: Iterable[int]) -> None:
         """Delete the records of `ids`, whose vectors are gone."""
@@ -197,8 +196,16 @@ class Items:
     def _read(self, query: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
         try:
             return self._db.execute(query, values).fetchall()
-        except sqlite3.DatabaseError as error:
-            raise damaged(self._root, f"{NAME}: {error}") from None
+        except sqlite3.Error as error:
+            raise _fault(self._root, error) from None
+
+
+def _fault(root: Path, error: sqlite3.Error) -> SeeallError:
+    """Damaged is what is missing or malformed: the rest, such as a lock or too many open files, may pass."""
+    malformed = type(error) is sqlite3.DatabaseError or "no such" in str(error)
+    if malformed or not (root / NAME).exists():
+        return damaged(root, f"{NAME}: {error}")
+    return unreadable(root, NAME, error)
 
 
 def _connect(root: Path, mode: str) -> sqlite3.Connection:

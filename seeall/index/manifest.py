@@ -9,17 +9,18 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, final
+from typing import Any, TypeVar, final
 
 from seeall.index import durable
 from seeall.types import SeeallError
 
 NAME = "manifest.json"
-FORMAT = 1
-"""The folder format that this program writes, and the newest that it reads."""
+FORMAT = 2
+"""The folder format that this program writes, and the newest that it reads; 1 had no `uuid` and no `bytes`."""
+Part = TypeVar("Part")
 
 
 @final
@@ -56,6 +57,8 @@ class Projection:
     recall: float
     """recall@10 against exact search, measured on the data itself when `nprobe` was chosen."""
     sha256: str
+    bytes: int = 0
+    """The file's size; 0 where it is not known."""
 
 
 @final
@@ -73,6 +76,8 @@ class Manifest:
     """Name → SHA-256 of what the caller put into the folder at its creation."""
     created: str
     updated: str
+    uuid: str = ""
+    """Drawn at the creation: an index that replaces another has a new one, though its generations begin anew."""
     metric: str = "cosine"
     generation: int = 0
     count: int = 0
@@ -83,6 +88,11 @@ class Manifest:
     next_segment: int = 1
     """Segment names are never used twice."""
     projection: Projection | None = None
+
+    @property
+    def edition(self) -> tuple[str, int]:
+        """What tells this manifest from any other that was ever at the same place."""
+        return self.uuid, self.generation
 
     def write(self, root: Path) -> None:
         """Replace the manifest of `root`: this is the moment of a commit. Raises OSError."""
@@ -96,14 +106,18 @@ class Manifest:
 
         Raises: SeeallError for a folder that is missing, incomplete, damaged or written by a newer program.
         """
-        if not root.is_dir():
-            raise SeeallError(f"there is no index at {root}: build one with `ssl index build`")
         try:
             raw = json.loads((root / NAME).read_bytes())
-        except FileNotFoundError:
-            raise SeeallError(f"{root} is no complete index (no {NAME}): build it again") from None
-        except (OSError, ValueError) as error:
-            raise damaged(root, f"{NAME} cannot be read: {error}") from None
+        except (FileNotFoundError, NotADirectoryError):
+            if (root / NAME).exists():  # another index has taken the place in between
+                return cls.read(root)
+            if root.is_dir():
+                raise SeeallError(f"{root} is no complete index (no {NAME}): build it again") from None
+            raise SeeallError(f"there is no index at {root}: build one with `ssl index build`") from None
+        except OSError as error:
+            raise unreadable(root, NAME, error) from None
+        except ValueError as error:
+            raise damaged(root, f"{NAME}: {error}") from None
         if not isinstance(raw, dict) or not isinstance(raw.get("format"), int):
             raise damaged(root, f"{NAME} is not the manifest of an index")
         version, checksum = raw.pop("format"), raw.pop("checksum", None)
@@ -113,9 +127,12 @@ class Manifest:
             )
         if checksum != _checksum(raw):
             raise damaged(root, f"{NAME} does not match its own checksum")
-        segments = tuple(Segment(**s) for s in raw.pop("segments"))
-        projection = raw.pop("projection")
-        return cls(**raw, segments=segments, projection=Projection(**projection) if projection else None)
+        try:
+            raw["segments"] = tuple(_made(root, Segment, s) for s in raw["segments"])
+            raw["projection"] = _made(root, Projection, raw["projection"]) if raw["projection"] else None
+            return _made(root, cls, raw)
+        except (KeyError, TypeError) as error:
+            raise damaged(root, f"{NAME} is incomplete: {error}") from None
 
 
 def now() -> str:
@@ -128,6 +145,22 @@ def damaged(root: Path, what: str) -> SeeallError:
     return SeeallError(
         f"the index {root} is damaged ({what}): restore it from a copy, or build it again with --overwrite"
     )
+
+
+def unreadable(root: Path, name: str, error: Exception) -> SeeallError:
+    """The error for a file that may be whole, and cannot be read now."""
+    reason = getattr(error, "strerror", None) or error
+    return SeeallError(f"the index {root} cannot be read: {name}: {reason}; mend that and try again")
+
+
+def _made(root: Path, kind: type[Part], raw: Mapping[str, Any]) -> Part:
+    """Raises SeeallError for a field that a newer program has written, TypeError where one is missing."""
+    unknown = raw.keys() - {f.name for f in fields(kind)}  # type: ignore[arg-type]
+    if unknown:
+        raise SeeallError(
+            f"the index {root} has {min(unknown)!r} in its {NAME}, which this program does not know: update seeall"
+        )
+    return kind(**raw)
 
 
 def _checksum(body: Mapping[str, Any]) -> str:

@@ -15,6 +15,9 @@ from seeall.index.page import THUMB, sheet
 from seeall.index.store import Index
 from seeall.types import SeeallError
 
+_NAME = 255
+"""Most letters in the name of a file."""
+
 
 def search(
     folder: Path, queries: Sequence[str], k: int, *, run: Path | None = None, gpu: str = "auto"
@@ -61,8 +64,8 @@ def _vectors(index: Index, queries: Sequence[str]) -> tuple[list[str], list[str 
     parts: list[Any] = []
     eye = None
     for query in queries:
-        if query.isdigit() and not Path(query).exists():
-            item = index.get(int(query))
+        if _is_id(query):
+            item = index.get(int(query[:_NAME]))
             names, labels = [*names, item.path], [*labels, item.label]
             parts.append(item.vector[None])
             continue
@@ -74,6 +77,11 @@ def _vectors(index: Index, queries: Sequence[str]) -> tuple[list[str], list[str 
         labels += pictures.labels or [None] * len(pictures)
         parts.append(look(pictures, eye).numpy())
     return names, labels, np.concatenate(parts)
+
+
+def _is_id(query: str) -> bool:
+    """Whether a query is a number and no file: digits such as ² are none, nor is what is longer than a name."""
+    return query.isascii() and query.isdecimal() and (len(query) > _NAME or not Path(query).exists())
 
 
 def page(path: Path, folder: Path, results: Sequence[dict[str, Any]]) -> None:

@@ -11,8 +11,9 @@ from typing import final
 
 import numpy as np
 
+from seeall.console import log
 from seeall.index.engine import Engine, Gpu
-from seeall.index.manifest import damaged
+from seeall.index.manifest import Projection
 from seeall.index.segments import Floats, Ids
 from seeall.index.snapshot import Snapshot
 
@@ -30,19 +31,17 @@ _NOBODY = np.iinfo(np.int64).max
 
 @final
 class Searcher:
-    """FAISS indexes over the living rows of `snapshot`. Raises SeeallError where the trained file is damaged."""
+    """FAISS indexes over the living rows of `snapshot`, which need not stay open.
+
+    A trained file that is missing or damaged is done without: search is exact then, and slower.
+    """
 
     def __init__(self, snapshot: Snapshot, gpu: Gpu) -> None:
         self._snapshot = snapshot
         rows, alive, dim = snapshot.rows, snapshot.alive, snapshot.manifest.dim
         projection = snapshot.manifest.projection
-        self._trained: Engine | None = None
-        if projection and snapshot.trained:
-            try:
-                self._trained = Engine.ivf(snapshot.trained, projection.nprobe, gpu)
-            except OSError as error:
-                raise damaged(snapshot.root, f"{projection.path}: {error}") from error
-        covered = projection.rows if projection else 0
+        self._trained = _trained(snapshot, projection, gpu) if projection else None
+        covered = projection.rows if projection and self._trained else 0
         self._covered = alive & (np.arange(len(rows)) < covered)
         self._exact = Engine.flat(lambda: rows.blocks(alive, covered), dim, gpu)
 
@@ -52,9 +51,14 @@ class Searcher:
         return (self._trained or self._exact).on_gpu
 
     @property
-    def trained_count(self) -> int:
-        """Vectors in the trained file."""
-        return self._trained.count if self._trained else 0
+    def damaged(self) -> bool:
+        """Whether there should be a trained file, and is done without."""
+        return self._trained is None and self._snapshot.manifest.projection is not None
+
+    @property
+    def count(self) -> int:
+        """Living rows."""
+        return self._snapshot.manifest.count
 
     def search(self, queries: Floats, k: int) -> tuple[Ids, Floats]:
         """The k best of the living rows, k no more than there are, for unit `queries` (n, D).
@@ -97,6 +101,22 @@ class Searcher:
         products = vectors.reshape(*found.shape, queries.shape[1]) * queries[:, None, :]
         cosines = products.sum(-1).clip(-1, 1).astype(np.float32)
         return np.where(found < 0, np.float32(-np.inf), cosines)
+
+
+def _trained(snapshot: Snapshot, projection: Projection, gpu: Gpu) -> Engine | None:
+    """The trained file, ready to search; None where it is missing or damaged."""
+    if not snapshot.trained:
+        log.warning("%s is missing: searching without it; compact the index to rebuild it", projection.path)
+        return None
+    try:
+        engine = Engine.ivf(snapshot.trained, projection.nprobe, gpu)
+        if engine.count == projection.count and engine.dim == snapshot.manifest.dim:
+            return engine
+        reason = f"it holds {engine.count} vectors of {engine.dim} dimensions"
+    except OSError as error:
+        reason = str(error)
+    log.warning("%s is damaged (%s): searching without it; compact the index to rebuild it", projection.path, reason)
+    return None
 
 
 def _parts(count: int, size: int) -> list[Ids]:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from seeall.index import durable
-from seeall.index.manifest import Segment, damaged
+from seeall.index.manifest import Segment, damaged, unreadable
 from seeall.types import SeeallError
 
 Floats = NDArray[np.float32]
@@ -23,6 +23,8 @@ Mask = NDArray[np.bool_]
 
 ROWS = 65_536
 """Most rows of one segment; at 512 dimensions, 128 MiB."""
+_SMALL = 1e-30
+"""Lengths below this are not measured in float32, whose smallest numbers have few digits."""
 
 
 def unit(vectors: ArrayLike, dim: int, names: Sequence[object] | None = None) -> Floats:
@@ -30,14 +32,23 @@ def unit(vectors: ArrayLike, dim: int, names: Sequence[object] | None = None) ->
 
     Raises: SeeallError for another shape, NaN, infinity or a vector of zeros, which has no direction.
     """
-    x = np.atleast_2d(np.asarray(vectors, dtype=np.float32))
-    if x.ndim != 2 or x.shape[1] != dim:
-        raise SeeallError(f"vectors of shape {x.shape} do not fit an index of {dim} dimensions")
+    given = np.atleast_2d(np.asarray(vectors))
+    if given.ndim != 2 or given.shape[1] != dim:
+        raise SeeallError(f"vectors of shape {given.shape} do not fit an index of {dim} dimensions")
+    with np.errstate(over="ignore", under="ignore"):
+        x = np.asarray(given, np.float32)
     lengths = np.sqrt(np.einsum("nd,nd->n", x, x, dtype=np.float64))
+    odd = np.flatnonzero((lengths < _SMALL) | np.isinf(lengths))
+    if len(odd):  # too small or too large for float32, but not for what was given
+        scaled = given[odd].astype(np.float64)
+        largest = np.abs(scaled).max(1, keepdims=True)
+        scaled /= np.where((largest > 0) & np.isfinite(largest), largest, 1)
+        x = x.copy()
+        x[odd], lengths[odd] = scaled, np.sqrt(np.einsum("nd,nd->n", scaled, scaled))
     for wrong, what in ((~np.isfinite(lengths), "NaN or infinity"), (lengths == 0, "zeros only")):
         if wrong.any():
             first = int(np.argmax(wrong))
-            name = f"number {first}" if names is None else repr(names[first])
+            name = f"number {first}" if names is None or first >= len(names) else repr(names[first])
             raise SeeallError(f"{int(wrong.sum())} of {len(x)} vectors hold {what}, the first is {name}")
     normalised: Floats = (x / lengths[:, None]).astype(np.float32)
     return normalised
@@ -89,6 +100,11 @@ class Rows:
             found[here] = self._blocks[number][positions[here] - self._starts[number]]
         return found
 
+    def parts(self) -> Iterator[tuple[Segment, Ids, Floats]]:
+        """Every segment with its ids (n,) and vectors (n, D)."""
+        for segment, start, block in zip(self.segments, self._starts, self._blocks):
+            yield segment, self.ids[start : start + len(block)], block
+
     def blocks(self, keep: Mask, first: int = 0) -> Iterator[tuple[Ids, Floats]]:
         """The rows that `keep` (N,) holds true, from position `first` on, a segment at a time.
 
@@ -108,8 +124,10 @@ def _load(root: Path, name: str, shape: tuple[int, ...], kind: type, mode: Liter
         array = np.load(root / name, mmap_mode=mode, allow_pickle=False)
     except FileNotFoundError:
         raise damaged(root, f"{name} is missing") from None
-    except (OSError, ValueError, EOFError) as error:
-        raise damaged(root, f"{name} cannot be read: {error}") from None
+    except OSError as error:
+        raise unreadable(root, name, error) from None
+    except (ValueError, EOFError) as error:
+        raise damaged(root, f"{name}: {error}") from None
     if array.shape != shape or array.dtype != kind:
         raise damaged(root, f"{name} holds {array.dtype} {array.shape}, not {np.dtype(kind)} {shape}")
     return array

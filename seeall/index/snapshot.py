@@ -7,8 +7,9 @@ from typing import BinaryIO, final
 
 import numpy as np
 
+from seeall.index import durable
 from seeall.index.items import Items
-from seeall.index.manifest import Manifest, Projection, damaged
+from seeall.index.manifest import Manifest, Projection, unreadable
 from seeall.index.segments import Ids, Mask, Rows
 from seeall.types import SeeallError
 
@@ -19,38 +20,42 @@ _ATTEMPTS = 20
 class Snapshot:
     """manifest, rows and items of one generation; alive: (N,) bool, which positions still have an item.
 
-    trained: the FAISS file, open, since it may be gone from the folder by the time somebody searches.
+    trained: the FAISS file, open, since it may be gone from the folder by the time somebody searches; None where
+    there is none, or where it is missing: it can be done without.
 
-    No lock is needed. A writer may replace and tidy away files between two of our steps; then the manifest
-    has moved on, and we begin again with the new one.
+    No lock is needed. What a commit or `--overwrite` changes between two of our steps shows in the manifest, and we
+    begin again with the new one. Once the database stays as it is for us, only a file that is tidied away in the
+    moment before it is opened makes us do so.
 
-    Raises: SeeallError for a folder that is missing, incomplete, damaged or of a newer format.
+    Raises: SeeallError for a folder that is missing, incomplete, damaged, unreadable or of a newer format.
     """
 
     def __init__(self, root: Path) -> None:
         for _ in range(_ATTEMPTS):
-            manifest = Manifest.read(root)
+            manifest = _current(root)
             try:
-                self._open(root, manifest)
+                if self._open(root, manifest):
+                    return
             except SeeallError:
-                if Manifest.read(root).generation == manifest.generation:
+                if _current(root).edition == manifest.edition:
                     raise
-                continue
-            if Manifest.read(root).generation == manifest.generation:
-                return
-            self.close()
         raise SeeallError(f"the index {root} is changing too fast to be opened: try again")
 
-    def _open(self, root: Path, manifest: Manifest) -> None:
+    def _open(self, root: Path, manifest: Manifest) -> bool:
+        """Whether everything that was opened belongs to `manifest`; nothing stays open where it does not."""
         self.root, self.manifest = root, manifest
         self.items, self.trained = Items(root), None
+        good = False
         try:
             self.trained = _opened(root, manifest.projection)
-            self.rows = Rows(root, manifest.segments, manifest.dim)
-            self.alive: Mask = ~np.isin(self.rows.ids, self.items.removed(manifest.generation))
-        except BaseException:
-            self.close()
-            raise
+            if _current(root).edition == manifest.edition:
+                self.rows = Rows(root, manifest.segments, manifest.dim)
+                self.alive: Mask = ~np.isin(self.rows.ids, self.items.removed(manifest.generation))
+                good = _current(root).uuid == manifest.uuid  # another index has files of the same names
+        finally:
+            if not good:
+                self.close()
+        return good
 
     @property
     def ids(self) -> Ids:
@@ -64,8 +69,17 @@ class Snapshot:
             self.trained.close()
 
 
+def _current(root: Path) -> Manifest:
+    durable.restore(root)
+    return Manifest.read(root)
+
+
 def _opened(root: Path, projection: Projection | None) -> BinaryIO | None:
+    if not projection:
+        return None
     try:
-        return (root / projection.path).open("rb") if projection else None
+        return (root / projection.path).open("rb")
+    except FileNotFoundError:
+        return None
     except OSError as error:
-        raise damaged(root, f"{projection and projection.path}: {error.strerror}") from None
+        raise unreadable(root, projection.path, error) from None

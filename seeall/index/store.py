@@ -12,11 +12,12 @@ How it changes is told in `commit`. Readers take no lock and keep the generation
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Lock as ThreadLock
+from threading import RLock
 from typing import Any, final
 
 import numpy as np
@@ -24,13 +25,13 @@ from numpy.typing import ArrayLike
 
 from seeall.console import log
 from seeall.index import check, durable
-from seeall.index.commit import Writer, lookup
-from seeall.index.draft import LOCK, Draft
-from seeall.index.durable import Lock
+from seeall.index.commit import Writer, lookup, replaced
+from seeall.index.draft import Draft
+from seeall.index.durable import LOCK, Lock
 from seeall.index.engine import IVF_FROM, Gpu
 from seeall.index.items import Record
 from seeall.index.search import Searcher
-from seeall.index.segments import Floats, Ids, unit
+from seeall.index.segments import Floats, Ids, Rows, unit
 from seeall.index.snapshot import Snapshot
 from seeall.types import SeeallError
 
@@ -52,15 +53,16 @@ class Index:
     """An index folder, opened with `open` or begun with `create`; either way it can be searched and changed.
 
     Every change is one commit: it takes the writer's lock, starts from the newest generation, whoever made
-    it, and leaves this object there too. Searching from several threads is fine; changing, `refresh` and
-    `close` want the object to themselves.
+    it, and leaves this object there too. Searching from several threads is fine, also while another changes or
+    refreshes; a forked process opens the index again.
     """
 
     def __init__(self, root: Path, gpu: Gpu, draft: Draft | None = None) -> None:
         self._root, self._gpu, self._draft = root, gpu, draft
-        self._snapshot = Snapshot(root)
+        self._open: Snapshot | None = Snapshot(root)
         self._searcher: Searcher | None = None
-        self._building = ThreadLock()
+        self._swapping = RLock()
+        self._process = os.getpid()
 
     @classmethod
     def create(
@@ -101,7 +103,12 @@ class Index:
 
     def close(self) -> None:
         """Let go of the files. An index that was begun and never committed is gone."""
-        self._snapshot.close()
+        if os.getpid() != self._process:  # they are the parent's
+            return
+        with self._swapping:
+            if self._open:
+                self._open.close()
+            self._open = self._searcher = None
         if self._draft:
             self._draft.discard()
             self._draft = None
@@ -119,23 +126,29 @@ class Index:
         """Many changes in one commit: `append` and `remove` as often as needed, in bounded memory.
 
         The commit happens at the end of the `with` block; an exception in it leaves the index as it was.
-        Raises: SeeallError where another process is writing, or the disk cannot take it.
+        Raises: SeeallError where another process is writing, another index has taken this one's place, or the
+        disk cannot take it.
         """
-        lock = Lock(self._root / LOCK)
-        try:
-            writer = Writer(self._root)
+        uuid = self._snapshot.manifest.uuid
+        with closing(Lock(self._root / LOCK)):
+            writer = Writer(self._root, uuid)
+            if self._searcher and self._searcher.damaged:
+                writer.distrust()
             try:
                 yield writer
                 writer.commit()
-                self._snapshot.close()  # the last to let go of the database tidies its log away
-            finally:
+            except BaseException:
                 writer.close()
-            if self._draft:
-                self._draft.publish()
-                self._root, self._draft = self._draft.target, None
-            self._reopen()
-        finally:
-            lock.release()
+                raise
+            with self._swapping:
+                self._snapshot.close()  # the last to let go of the database tidies its log away
+                try:
+                    writer.close()
+                    if self._draft:
+                        self._draft.publish()
+                        self._root, self._draft = self._draft.target, None
+                finally:
+                    self._reopen(uuid)
 
     def add(
         self,
@@ -162,15 +175,23 @@ class Index:
             return writer.compact()
 
     def refresh(self) -> bool:
-        """Move on to the newest generation. Returns whether there was one."""
+        """Move on to the newest generation. Returns whether there was one.
+
+        Raises: SeeallError where another index has taken this one's place.
+        """
         before = self._snapshot.manifest
-        self._reopen()
+        self._reopen(before.uuid)
         return self._snapshot.manifest != before
 
-    def _reopen(self) -> None:
-        fresh = Snapshot(self._root)
-        self._snapshot.close()
-        self._snapshot, self._searcher = fresh, None
+    def _reopen(self, uuid: str) -> None:
+        with self._swapping:
+            fresh = Snapshot(self._root)
+            if fresh.manifest.uuid != uuid:
+                fresh.close()
+                raise replaced(self._root)
+            old, self._open, self._searcher = self._open, fresh, None
+            if old:
+                old.close()
 
     # asking
 
@@ -178,7 +199,7 @@ class Index:
         return self._snapshot.manifest.count
 
     def __contains__(self, item: int | str) -> bool:
-        return self._records([item]) != [None]
+        return self._records([item])[1] != [None]
 
     @property
     def path(self) -> Path:
@@ -218,9 +239,11 @@ class Index:
         if k < 1:
             raise SeeallError(f"k is {k}: ask for one neighbour or more")
         queries = unit(vectors, self.dim)
-        if k > len(self):
-            log.warning("the index holds %d items: %d neighbours are returned, not %d", len(self), len(self), k)
-        return self._search_engine().search(queries, min(k, len(self)))
+        searcher = self._search_engine()
+        most = searcher.count
+        if k > most:
+            log.warning("the index holds %d items: %d neighbours are returned, not %d", most, most, k)
+        return searcher.search(queries, min(k, most))
 
     def get(self, item: int | str) -> Item:
         """One item by id (a whole number) or path (text). Raises SeeallError where there is none."""
@@ -229,12 +252,11 @@ class Index:
     def items(self, items: Iterable[int | str]) -> list[Item]:
         """Items by id or path, in the order asked. Raises SeeallError where one is not there."""
         asked = [i if isinstance(i, str) else int(i) for i in items]
-        found = self._records(asked)
+        rows, found = self._records(asked)
         missing = [i for i, r in zip(asked, found) if r is None]
         if missing:
             raise SeeallError(f"{missing[0]!r} is not in the index {self._root}")
         records = [r for r in found if r]
-        rows = self._snapshot.rows
         vectors = rows.gather(rows.find(np.array([r.id for r in records], np.int64)))
         return [Item(r.id, r.path, r.label, json.loads(r.metadata), v) for r, v in zip(records, vectors)]
 
@@ -266,11 +288,30 @@ class Index:
         """What a writer that was killed has left behind: harmless, and gone with the next commit."""
         return check.notes(self._root)
 
-    def _records(self, asked: Sequence[int | str]) -> list[Record | None]:
-        return lookup(self._snapshot.items, asked, self._snapshot.manifest.generation)
+    @property
+    def _snapshot(self) -> Snapshot:
+        """What is open. Raises SeeallError where nothing is, or where it is another process's."""
+        if os.getpid() != self._process:
+            raise SeeallError(f"the index {self._root} was opened by another process: open it again in this process")
+        if self._open is None:
+            raise SeeallError(f"the index {self._root} is closed: open it again")
+        return self._open
+
+    @contextmanager
+    def _steady(self) -> Iterator[Snapshot]:
+        """What is open, while nobody can put another in its place."""
+        _ = self._snapshot  # a fork may have left the lock taken: what is wrong there is said before
+        with self._swapping:
+            yield self._snapshot
+
+    def _records(self, asked: Sequence[int | str]) -> tuple[Rows, list[Record | None]]:
+        """The records of `asked`, and the rows of the same generation."""
+        with self._steady() as snapshot:
+            return snapshot.rows, lookup(snapshot.items, asked, snapshot.manifest.generation)
 
     def _search_engine(self) -> Searcher:
-        with self._building:
+        """The searcher of what is open; it serves on when that is closed."""
+        with self._steady() as snapshot:
             if self._searcher is None:
-                self._searcher = Searcher(self._snapshot, self._gpu)
+                self._searcher = Searcher(snapshot, self._gpu)
             return self._searcher

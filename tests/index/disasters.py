@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from seeall.index import segments
+from seeall.index import durable, segments
 from seeall.index.store import Index
 from seeall.types import SeeallError
 
@@ -172,7 +172,9 @@ def every_step(name: str, folder: Path) -> dict[str, int]:
 
 def every_step_of_creation(name: str, folder: Path) -> dict[str, int]:
     """Die before every step of a creation, over nothing or over an old index: all of it or none."""
-    overwrite = name == "overwrite"
+    overwrite = name != "create"
+    if name == "overwrite by renames":
+        durable._swap = lambda: None  # as on a file system that cannot exchange folders
     root, extra = folder / "index", folder / "extra"
     extra.write_text("weights")
 
@@ -182,7 +184,7 @@ def every_step_of_creation(name: str, folder: Path) -> dict[str, int]:
         ) as index:
             index.add(["a", "b"], vectors(3, 2))
 
-    seen = {"old": 0, "new": 0}
+    seen = {"old": 0, "new": 0, "hidden": 0}
     template, disk, side = folder.parent / f"{folder.name}-template", [], "old"
     base(template)
     for n in range(1, 10_000):
@@ -197,6 +199,7 @@ def every_step_of_creation(name: str, folder: Path) -> dict[str, int]:
         if not overwrite and not root.exists():
             seen["old"] += 1
         else:
+            seen["hidden"] += not root.exists()
             found = set(content(root)[1])
             assert found == {"a", "b"} or (overwrite and len(found) == 28), (n, found)
             side = "new" if found == {"a", "b"} else "old"
@@ -225,19 +228,25 @@ def history(root: Path, generation: int) -> None:
             index.add(paths, vectors(generation, 12), metadata=[{"generation": generation}] * 12)
 
 
-def states(folder: Path, most: int) -> list[Content]:
-    """What every generation up to `most` holds when nobody dies."""
-    root, known = folder / "reference", []
-    base(root)
-    _, first = content(root)
-    known = [{}, {}, first]
-    for generation in range(3, most):
-        history(root, generation)
-        known.append(content(root)[1])
-    return known
+class States:
+    """What every generation holds when nobody dies, worked out as far as it is asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        self._root = folder / "reference"
+        base(self._root)
+        self._known = [{}, {}, content(self._root)[1]]
+
+    def __getitem__(self, generation: int) -> Content:
+        while generation >= len(self._known):
+            history(self._root, len(self._known))
+            self._known.append(content(self._root)[1])
+        return self._known[generation]
 
 
-def writing_on(root: Path, ready: int) -> None:
+def writing_on(root: Path, ready: int, go: int | None = None) -> None:
+    """Commit without end, each told as soon as it is done; not before `go` can be read."""
+    if go is not None:
+        os.read(go, 1)
     with Index.open(root, gpu="off") as index:
         generation = int(index.info()["generation"])
     while True:
@@ -247,20 +256,28 @@ def writing_on(root: Path, ready: int) -> None:
 
 
 def kills(name: str, folder: Path) -> dict[str, int]:
-    """kill -9 at random moments: exactly what was acknowledged, or one commit more."""
+    """kill -9 at random moments: exactly what was acknowledged, or one commit more.
+
+    Every other child is let commit once at least; the moments are measured in commits, so that a slow machine and
+    a quick one see the same.
+    """
     moments = random.Random(7)
-    known, root, rounds, ahead, told_all = states(folder, 150), folder / "index", 0, 0, 0
+    known, root, ahead, told_all = States(folder), folder / "index", 0, 0
+    began = time.monotonic()
+    assert known[12]
+    commit = (time.monotonic() - began) / 10
     base(root)
     acknowledged = 2
-    while rounds < 24:
+    for round_ in range(24):
         reading, ready = os.pipe()
         pid = fork(lambda end=ready: writing_on(root, end))
         os.close(ready)
-        time.sleep(moments.uniform(0.01, 0.12))
+        told = os.read(reading, 4) if round_ % 2 else b""
+        time.sleep(moments.uniform(0, 4) * commit)
         os.kill(pid, signal.SIGKILL)
         assert wait(pid) == -signal.SIGKILL
         with os.fdopen(reading, "rb") as pipe:
-            told = pipe.read()
+            told += pipe.read()
         acknowledged = int.from_bytes(told[-4:], "big") or acknowledged
         told_all += len(told) // 4
         generation, found = content(root)
@@ -269,42 +286,38 @@ def kills(name: str, folder: Path) -> dict[str, int]:
         assert_sound(root)
         ahead += generation - acknowledged
         acknowledged = generation
-        rounds += 1
-        if acknowledged > 100:
-            shutil.rmtree(root)
-            base(root)
-            acknowledged = 2
-    return {"kills": rounds, "acknowledged": told_all, "one more": ahead}
+    return {"kills": 24, "acknowledged": told_all, "one more": ahead}
 
 
 def readers(name: str, folder: Path) -> dict[str, int]:
     """Readers opened while a writer commits and compacts: each sees one whole generation, and keeps it."""
-    known, root, opened = states(folder, 150), folder / "index", set()
+    known, root, opened = States(folder), folder / "index", {}
     base(root)
     query = vectors(5, 4)
+    (reading, ready), (waiting, go) = os.pipe(), os.pipe()
+    pid = fork(lambda: writing_on(root, ready, waiting))  # before anything is opened: SQLite forbids it after
     with Index.open(root, gpu="off") as patient:
-        reading, ready = os.pipe()
-        pid = fork(lambda: writing_on(root, ready))
+        os.write(go, b"!")
         try:
-            end = time.monotonic() + 30
+            end = time.monotonic() + 120
             while time.monotonic() < end and len(opened) < 25:
                 with Index.open(root, gpu="off") as index:
                     ids, _ = index.search(query, 3)
                     assert np.isin(ids, index.ids).all()
-                    generation = index.info()["generation"]
                     items = index.items(index.ids)
                     got = {i.path: (i.label, json.dumps(i.metadata), i.vector.tobytes()) for i in items}
-                    if generation >= len(known):
-                        break
-                    assert got == known[generation]
-                    opened.add(generation)
+                    opened[index.info()["generation"]] = got
+                assert patient.check() == []
         finally:
             os.kill(pid, signal.SIGKILL)
             wait(pid)
+        for generation, got in opened.items():
+            assert got == known[generation]
         items = patient.items(patient.ids)
         assert {i.path for i in items} == set(known[2])
         assert (patient.search(query, 3)[0] == patient.search(query, 3)[0]).all()
-        os.close(reading), os.close(ready)
+    for end_of_pipe in (reading, ready, waiting, go):
+        os.close(end_of_pipe)
     return {"generations": len(opened)}
 
 
@@ -339,6 +352,7 @@ def full_disk(name: str, folder: Path) -> dict[str, int]:
 SCENARIOS: Mapping[str, Callable[[str, Path], dict[str, int]]] = {
     **dict.fromkeys(CHANGES, every_step),
     "create": every_step_of_creation, "overwrite": every_step_of_creation,
+    "overwrite by renames": every_step_of_creation,
     "kills": kills, "readers": readers, "full_disk": full_disk,
 }  # fmt: skip
 

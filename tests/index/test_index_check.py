@@ -60,6 +60,9 @@ def test_broken_database(root: Path) -> None:
     raw = bytearray((root / "items.sqlite").read_bytes())
     raw[-3000:] = b"\xaa" * 3000
     (root / "items.sqlite").write_bytes(raw)
+    assert "items.sqlite: " in problems(root)
+    raw[5000:] = b"\xaa" * len(raw[5000:])
+    (root / "items.sqlite").write_bytes(raw)
     with pytest.raises(SeeallError, match=r"damaged \(items.sqlite: database disk image is malformed\)"):
         problems(root)
 

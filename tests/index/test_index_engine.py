@@ -1,6 +1,7 @@
 """FAISS behind the index: inverted files against exact search, ties, removal, and a GPU where there is one."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import faiss
 import numpy as np
@@ -110,6 +111,44 @@ def test_gpu_that_is_not_there(tmp_path: Path) -> None:
             index.search(clustered(0, 1), 1)
 
 
+def on_a_gpu(gpu: str, search: object = None) -> tuple[engine.Engine, engine.Engine]:
+    """An engine on the CPU, and one for which FAISS's index on the CPU stands in for that on a GPU."""
+    x = clustered(8, 4000)
+    index, tuning = engine.train(lambda: [(np.arange(4000), x)], 4000, DIM)
+    ours, theirs = (engine.Engine(index, nprobe=tuning.nprobe, gpu="off") for _ in range(2))
+    theirs._gpu = engine._OnGpu(SimpleNamespace(search=search or index.search), None)
+    theirs._must = gpu == "on"
+    return ours, theirs
+
+
+@pytest.mark.parametrize(("k", "gone"), [(1, 0), (10, 30), (10, 3000), (500, 3000), (2100, 10)])
+def test_gpu_knows_no_selectors(k: int, gone: int) -> None:
+    queries, alive, asked = clustered(9, 40), np.ones(4000, bool), []
+    alive[np.random.default_rng(0).permutation(4000)[:gone]] = False
+    ours, theirs = on_a_gpu("auto")
+    search = theirs._gpu.index.search
+    theirs._gpu.index.search = lambda q, k, params: asked.append(k) or search(q, k, params=params)
+    for expected, found in zip(ours.search(queries, k, alive), theirs.search(queries, k, alive)):
+        assert (expected == found).mean() > 0.99
+    assert asked == ([min(k + gone, 2 * k + 64)] if k < 1000 else [])
+    theirs._nprobe = 3000
+    theirs.search(queries, k, alive)
+    assert len(asked) <= 1, "a GPU reads 2048 cells at most"
+
+
+def test_gpu_that_fails_while_searching(caplog: pytest.LogCaptureFixture) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RuntimeError("Error in somewhere:\nout of memory")
+
+    queries = clustered(9, 4)
+    ours, theirs = on_a_gpu("auto", fail)
+    for _ in range(2):
+        assert (ours.search(queries, 3)[0] == theirs.search(queries, 3)[0]).all()
+    assert caplog.text.count("out of memory") == 1 and not theirs.on_gpu
+    with pytest.raises(SeeallError, match="the GPU cannot search .out of memory.: search with gpu='auto'"):
+        on_a_gpu("on", fail)[1].search(queries, 3)
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(faiss.get_num_gpus() == 0, reason="no GPU")
 @pytest.mark.parametrize("ivf_from", [1000, 100_000])
@@ -119,6 +158,7 @@ def test_gpu_answers_like_the_cpu(ivf_from: int, tmp_path: Path) -> None:
         cpu.add([f"{n}" for n in range(4000)], x)
         cpu.remove(list(range(1, 100)))
         with Index.open(tmp_path / "i", gpu="on") as gpu:
+            assert gpu._search_engine().on_gpu
             for k in (1, 10, 2500):
                 for ours, theirs in zip(cpu.search(queries, k), gpu.search(queries, k)):
                     assert (ours == theirs).mean() > 0.99

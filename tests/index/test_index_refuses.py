@@ -49,10 +49,10 @@ def test_damaged_manifest(text: str, root: Path) -> None:
 
 def test_newer_format(root: Path) -> None:
     body = json.loads((root / "manifest.json").read_text())
-    (root / "manifest.json").write_text(json.dumps({**body, "format": 2, "something": "new"}))
+    (root / "manifest.json").write_text(json.dumps({**body, "format": 3, "something": "new"}))
     with pytest.raises(SeeallError) as error:
         Index.open(root)
-    refused(error, "format 2", "up to 1", "update")
+    refused(error, "format 3", "up to 2", "update")
 
 
 @pytest.mark.parametrize("name", ["items.sqlite", "vectors/000001.npy", "vectors/000001.ids.npy"])

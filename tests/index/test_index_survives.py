@@ -20,10 +20,13 @@ def run(scenario: str, folder: Path) -> dict[str, int]:
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize("change", ["add", "stream", "remove", "compact", "train", "create", "overwrite"])
+@pytest.mark.parametrize(
+    "change", ["add", "stream", "remove", "compact", "train", "create", "overwrite", "overwrite by renames"]
+)
 def test_death_before_every_single_step(change: str, folder: Path) -> None:
     seen = run(change, folder)
     assert seen["old"] >= 5 and seen["new"] >= 2, "the steps did not reach both sides of the commit"
+    assert (seen.get("hidden", 0) > 0) == (change == "overwrite by renames")
 
 
 def test_kill_at_random_moments(folder: Path) -> None:

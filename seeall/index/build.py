@@ -89,7 +89,9 @@ def _append(writer: Writer, pictures: Pictures, rows: Sequence[int], z: Tensor) 
 def where(pictures: Pictures, row: int) -> str:
     """What an item is called: its absolute path, or its id where it is no file."""
     key = pictures.keys[row]
-    return str(Path(key).absolute()) if isinstance(key, str) else str(pictures.ids[row])
+    if not isinstance(key, str):
+        return str(pictures.ids[row])
+    return key if key.startswith("/") else str(Path(key).absolute())
 
 
 def eye_of(index: Index, run: Path | None = None) -> Eye:

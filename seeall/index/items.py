@@ -84,7 +84,7 @@ def record(id: int, path: str, label: str | None, metadata: Mapping[str, Any] | 
     if not path:
         raise SeeallError("an item has an empty name: give every item a path or a key of its own")
     try:
-        return Record(id, path, label, json.dumps(dict(metadata or {}), allow_nan=False))
+        return Record(id, path, label, json.dumps(dict(metadata), allow_nan=False) if metadata else "{}")
     except (TypeError, ValueError) as error:
         raise SeeallError(f"the metadata of {path!r} cannot be kept as JSON: {error}") from None
 

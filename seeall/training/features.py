@@ -60,8 +60,8 @@ def embed_files(
                 skipped += [(mine.ids[row], why) for row, why in bad]
                 progress.update(len(rows) + len(bad), "{rate:,.0f} pictures/s")
         everyone = engine.everyone((kept, skipped))
-        kept = [row for part, _ in everyone for row in part]
-        skipped = [one for _, part in everyone for one in part]
+        kept = [row for rows, _ in everyone for row in rows]
+        skipped = [one for _, some in everyone for one in some]
         complain(pictures, skipped, allow_skipped)
         if engine.rank == 0:
             table.unlink(missing_ok=True)  # never the new numbers beside an old list of what they are

@@ -87,7 +87,7 @@ def locate(source: str | Path) -> Path:
         if not path.is_file():
             raise SeeallError(f"{source} holds no {RUN_FILE}: give a run folder that has one, or a weights file")
     if not path.is_file():
-        raise SeeallError(f"no weights at {source}: give a .safetensors or .pt file, a run, DEFAULT or none")
+        raise SeeallError(f"no weights at {source}: give a run folder, or a .safetensors or .pt file")
     return path
 
 

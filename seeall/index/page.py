@@ -19,9 +19,10 @@ _STYLE = """
 body { font: 15px/1.4 system-ui, sans-serif; margin: 2rem auto; max-width: 78rem; padding: 0 1rem; color: #222;
        background: #fafafa }
 h1 { font-size: 1.4rem } h2 { font-size: 1rem; margin: 2rem 0 .5rem } p { max-width: 46rem }
-.row { display: flex; flex-wrap: wrap; gap: .6rem; align-items: flex-start }
-figure { margin: 0; width: 128px } figure.query { border-right: 3px solid #888; padding-right: .6rem }
-img, .gone { width: 128px; height: 128px; object-fit: contain; background: #fff; border: 1px solid #ddd }
+.row, .matches { display: flex; gap: .6rem; align-items: flex-start } .matches { flex-wrap: wrap; flex: 1 }
+.matches { border-left: 3px solid #888; padding-left: .6rem } figure { margin: 0; width: 128px }
+img, .gone { box-sizing: border-box; width: 128px; height: 128px; object-fit: contain; background: #fff }
+img, .gone { border: 1px solid #ddd }
 .right img { border: 3px solid #2a8a3e } .wrong img { border: 3px solid #c4472f }
 .gone { display: flex; align-items: center; justify-content: center; color: #888 }
 figcaption { font-size: 12px; overflow-wrap: anywhere } table { border-collapse: collapse }
@@ -63,12 +64,12 @@ def sheet(title: str, results: Sequence[dict[str, Any]], read: Read, *, intro: s
     ]
     for result in results:
         query = str(result["query"])
-        cells = [figure(query, "query", read, "query")]
+        cells = []
         for match in result["matches"]:
             kind = ("right" if match.get("label") == result.get("label") else "wrong") if truth else ""
             name = str(match["path"]).rpartition("/")[2]
             label = f" · {match['label']}" if match.get("label") else ""
             cells.append(figure(str(match["path"]), f"{match['score']:.3f} · {name}{label}", read, kind))
-        title = html.escape(str(result.get("title", query)))
-        parts.append(f'<h2>{title}</h2><div class="row">{"".join(cells)}</div>')
+        title, asked = html.escape(str(result.get("title", query))), figure(query, "query", read)
+        parts.append(f'<h2>{title}</h2><div class="row">{asked}<div class="matches">{"".join(cells)}</div></div>')
     return "\n".join(parts) + "</html>\n"

@@ -19,8 +19,9 @@ from seeall.backbones.load import build, save
 from seeall.data.pictures import find
 from seeall.data.pixels import load
 from seeall.data.sampler import Sampler
-from seeall.ssl.pretrain import Feed, Pretraining
+from seeall.ssl.feed import Feed
 from seeall.ssl.projector import projector
+from seeall.ssl.task import Pretraining
 from seeall.ssl.views import Views
 from seeall.training.embed import Normalise
 from seeall.training.engine import launch

@@ -31,7 +31,35 @@ BACKBONES: Table = {
     "vit_b_16": "seeall.backbones.vision:vit_b_16",
     "vit_tiny": "seeall.backbones.vision:vit_tiny",
 }
-OBJECTIVES: Table = {"simclr": "seeall.ssl.simclr:SimCLR"}
+OBJECTIVES: Table = {
+    "simclr": "seeall.ssl.simclr:SimCLR",
+    "contrastive": "seeall.ssl.contrastive:Contrastive",
+    "triplet": "seeall.ssl.triplet:Triplet",
+    "margin": "seeall.ssl.margin:Margin",
+    "vicreg": "seeall.ssl.vicreg:VICReg",
+    "barlow_twins": "seeall.ssl.barlow_twins:BarlowTwins",
+    "simsiam": "seeall.ssl.simsiam:SimSiam",
+    "byol": "seeall.ssl.byol:BYOL",
+    "dino": "seeall.ssl.dino:DINO",
+    "moco": "seeall.ssl.moco:MoCo",
+}
+POSITIVES: Table = {
+    "views": "seeall.ssl.positives.views:views",
+    "labels": "seeall.ssl.positives.labels:labels",
+    "time": "seeall.ssl.positives.time:time",
+    "sound": "seeall.ssl.positives.sound:sound",
+}
+NEGATIVES: Table = {
+    "all": "seeall.ssl.negatives.all:All",
+    "random": "seeall.ssl.negatives.random:Random",
+    "hard": "seeall.ssl.negatives.hard:Hard",
+    "semihard": "seeall.ssl.negatives.semihard:SemiHard",
+    "distance": "seeall.ssl.negatives.distance:DistanceWeighted",
+    "reweighted": "seeall.ssl.negatives.reweighted:Reweighted",
+    "queue": "seeall.ssl.negatives.queue:Queue",
+    "neighbours": "seeall.ssl.negatives.neighbours:Neighbours",
+}
+"""Which of these go together is in `combinations.py`."""
 OPTIMISERS: Table = {
     "adamw": "seeall.training.optimisers:adamw",
     "sgd": "seeall.training.optimisers:sgd",
@@ -155,6 +183,17 @@ def resolve(targets: Mapping[str, Callable[..., Any]], pairs: Iterable[str]) -> 
             raise SeeallError(f"setting {name!r} belongs to more than one part: write {ways}")
         chosen[owners[0]][short] = convert(name, text, known[owners[0]][short][0])
     return chosen
+
+
+def positional(target: Callable[..., Any]) -> list[str]:
+    """The names of the arguments that are no settings.
+
+    >>> def objective(negatives, *, temperature: float = 0.2): ...
+    >>> positional(objective)
+    ['negatives']
+    """
+    kinds = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return [name for name, p in inspect.signature(target).parameters.items() if p.kind in kinds]
 
 
 def plain(value: Any) -> Any:

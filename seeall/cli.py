@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from seeall import __version__, catalog
+from seeall import __version__, catalog, combinations
 from seeall.console import log
 from seeall.types import SeeallError
 
@@ -113,14 +113,24 @@ def _top(version: Annotated[bool, typer.Option("--version", help="Print the vers
         raise typer.Exit
 
 
-@_main.command()
+_COMBINATIONS = "What goes together, each objective's own negatives first.\n\n" + "\n\n".join(combinations.lines())
+
+
+@_main.command(epilog=_COMBINATIONS)
 def pretrain(
     ctx: typer.Context,
     data: Annotated[
         str | None, typer.Argument(help="A folder, a manifest, or scenes:…; nobody has to have labelled it.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The run folder to write.")] = None,
-    objective: Annotated[str, typer.Option(help=f"{', '.join(catalog.OBJECTIVES)}.")] = "simclr",
+    objective: Annotated[
+        str, typer.Option(help=f"What a wrong distance costs: {', '.join(catalog.OBJECTIVES)}.")
+    ] = "simclr",
+    positives: Annotated[str, typer.Option(help=f"Who belongs together: {', '.join(catalog.POSITIVES)}.")] = "views",
+    negatives: Annotated[
+        str | None,
+        typer.Option(help=f"Whom to push away: {', '.join(catalog.NEGATIVES)}; the objective's own if not given."),
+    ] = None,
     backbone: Annotated[str, typer.Option(help=f"{', '.join(catalog.BACKBONES)}, timm/NAME.")] = "resnet18",
     weights: Annotated[str, typer.Option(help="A file, DEFAULT for published ones, or none.")] = "none",
     image_size: Annotated[
@@ -158,7 +168,8 @@ def pretrain(
     if settings:
         from seeall.ssl.pretrain import parts
 
-        for role, target in parts(objective, backbone, optimiser).items():
+        apart = combinations.check(objective, positives, negatives)
+        for role, target in parts(objective, backbone, optimiser, positives, apart).items():
             for name, (_, default) in catalog.settings(target).items():
                 print(f"{role}.{name}={'none' if default is None else default}")
         return
@@ -183,8 +194,13 @@ def pretrain(
     from seeall.ssl.pretrain import pretrain as learn
     from seeall.training.loop import Stopped
 
+    search: Any = None
+    if options["negatives"] == "neighbours":
+        from seeall.index.nearest import nearest
+
+        search = nearest
     try:
-        results = learn(source_of_pictures, folder, **options, resume=resume, overwrite=overwrite)
+        results = learn(source_of_pictures, folder, **options, resume=resume, overwrite=overwrite, search=search)
     except Stopped as stop:
         log.warning("stopped at step %d; all is saved in %s, --resume goes on", stop.step, folder)
         raise typer.Exit(128 + stop.signal if _first() else 0) from None

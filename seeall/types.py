@@ -24,14 +24,20 @@ class SeeallError(Exception):
     """
 
 
-class Batch(TypedDict):
-    """What a training step receives.
-
-    views: (N, 3, S, S) float, normalised; groups: (N,) int64, equal where samples belong together.
-    """
-
+class _Views(TypedDict):
     views: Tensor
     groups: Tensor
+    key: int
+
+
+class Batch(_Views, total=False):
+    """What a training step receives.
+
+    views: (N, 3, S, S) float, normalised; groups: (N,) int64, equal where samples belong together; key: a seed for what
+    is drawn while the step is taken; sounds: (B, samples) float, heard with the first B views, if there are any.
+    """
+
+    sounds: Tensor
 
 
 class Task(Protocol):

@@ -1,8 +1,9 @@
-"""A collection of pictures, found but not yet read: folders, manifests, and the synthetic world.
+"""A collection of pictures, found but not yet read: folders, manifests, videos, and the synthetic world.
 
 `find("photos")` walks a folder and everything below it; `find("list.csv")` reads a manifest with a column
 `path` and, where there are, `label`, `split` and any other metadata; `find("scenes:n=500")` is the synthetic world.
-Sub-folder names are labels, and where the top folders are called train, val, test they are splits.
+Sub-folder names are labels, and where the top folders are called train, val, test they are splits. A video, in a
+folder without pictures or in a manifest, stands for frames of it.
 """
 
 from __future__ import annotations
@@ -16,9 +17,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
-from seeall.data import keyed
+from seeall.console import log
+from seeall.data import keyed, video
 from seeall.data.decode import EXTENSIONS, Pixels, decode
 from seeall.types import SeeallError
 
@@ -34,7 +38,9 @@ class Pictures:
 
     source: what the user typed · ids: n unique names, relative to the source · keys: n things that `reader`
     turns into pixels · labels, splits: n names or None · metadata: n dictionaries or None · root: the folder that
-    was given, None where there is none
+    was given, None where there is none · moments: n names of clips and seconds within them, or None where `clips`
+    is to tell from the keys · sound: key, seconds and rate in Hz → what it sounds like, (samples,), or None where
+    `hearing` is to tell
     """
 
     source: str
@@ -45,6 +51,8 @@ class Pictures:
     splits: Sequence[str | None] | None = None
     metadata: Sequence[dict[str, Any]] | None = None
     root: Path | None = None
+    moments: Sequence[tuple[str, float]] | None = None
+    sound: Callable[[Any, float, int], NDArray[np.float32]] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -66,6 +74,7 @@ class Pictures:
             labels=self.labels and take(self.labels),
             splits=self.splits and take(self.splits),
             metadata=self.metadata and take(self.metadata),
+            moments=self.moments and take(self.moments),
         )
 
     def split(self, name: str) -> Pictures:
@@ -102,17 +111,22 @@ class Pictures:
 
     def fingerprint(self) -> str:
         """A digest of what the pictures are: ids, file sizes and labels."""
-        digest = hashlib.sha256(b"" if isinstance(self.keys[0], str) else self.source.encode())
+        digest = hashlib.sha256(b"" if isinstance(self.keys[0], (str, video.Frame)) else self.source.encode())
         for i, key in enumerate(self.keys):
-            size = os.stat(key).st_size if isinstance(key, str) and os.path.exists(key) else key  # noqa: PTH110, PTH116
+            if isinstance(key, video.Frame):
+                size: Any = key.video.size
+            else:
+                size = os.stat(key).st_size if isinstance(key, str) and os.path.exists(key) else key  # noqa: PTH110, PTH116
             digest.update(f"{self.ids[i]}\0{size}\0{self.labels[i] if self.labels else ''}\n".encode(errors="replace"))
         return digest.hexdigest()[:16]
 
 
-def find(data: str, *, limit: int | None = None, seed: int = 0) -> Pictures:
-    """The pictures that `data` names: a folder, a manifest, one picture, or `scenes:…`.
+def find(data: str, *, limit: int | None = None, seed: int = 0, rate: float = video.RATE) -> Pictures:
+    """The pictures that `data` names: a folder, a manifest, one picture or video, or `scenes:…`.
 
-    Raises: SeeallError where it does not exist or holds no picture.
+    rate: frames a second that are taken of a video, its first one in any case; see `Video.frames`
+
+    Raises: SeeallError where it does not exist or holds no picture, or holds videos and PyAV is missing.
     """
     path = Path(data).expanduser()
     if data == "scenes" or data.startswith("scenes:"):
@@ -123,11 +137,30 @@ def find(data: str, *, limit: int | None = None, seed: int = 0) -> Pictures:
         raise SeeallError(f"{data}: no such file or folder")
     elif path.suffix.lower() in MANIFESTS:
         pictures = _manifest(path, data)
-    elif path.suffix.lower() in EXTENSIONS:
+    elif path.suffix.lower() in EXTENSIONS or video.is_video(str(path)):
         pictures = Pictures(data, [path.name], [str(path)], decode, root=path.parent)
     else:
-        raise SeeallError(f"{data}: neither a folder, a manifest ({', '.join(MANIFESTS)}) nor a picture")
+        raise SeeallError(f"{data}: neither a folder, a manifest ({', '.join(MANIFESTS)}), a picture nor a video")
+    pictures = _with_frames(pictures, rate)
     return pictures if limit is None else pictures.limit(limit, seed)
+
+
+def _with_frames(pictures: Pictures, rate: float) -> Pictures:
+    """The same with every video replaced by frames of it, which share its label, split and metadata."""
+    moving = [i for i, key in enumerate(pictures.keys) if isinstance(key, str) and video.is_video(key)]
+    if not moving:
+        return pictures
+    videos = video.probe_all([pictures.keys[i] for i in moving], [pictures.ids[i] for i in moving])
+    frames = {i: found.frames(rate) for i, found in zip(moving, videos)}
+    rows: list[int] = []
+    ids: list[str] = []
+    keys: list[Any] = []
+    for i, key in enumerate(pictures.keys):
+        here = frames.get(i, [])
+        rows += [i] * max(1, len(here))
+        ids += [frame.id for frame in here] or [pictures.ids[i]]
+        keys += here or [key]
+    return dataclasses.replace(pictures.subset(rows), ids=ids, keys=keys, reader=video.Reader())
 
 
 def _walk(folder: str, seen: set[str]) -> Iterator[str]:
@@ -154,9 +187,20 @@ def _walk(folder: str, seen: set[str]) -> Iterator[str]:
 
 
 def _folder(root: Path, source: str) -> Pictures:
-    files = [f for f in _walk(str(root), set()) if os.path.splitext(f)[1].lower() in EXTENSIONS]  # noqa: PTH122
+    there = list(_walk(str(root), set()))
+    videos = [f for f in there if video.is_video(f)]
+    files = [f for f in there if os.path.splitext(f)[1].lower() in EXTENSIONS]  # noqa: PTH122
+    if files and videos:
+        log.warning(
+            "%s: %s beside the pictures left out; to use them, give a folder without pictures or a manifest",
+            source, "1 video" if len(videos) == 1 else f"{len(videos)} videos",
+        )  # fmt: skip
+    files = files or videos
     if not files:
-        raise SeeallError(f"{source}: no pictures in it or below; looked for {', '.join(sorted(EXTENSIONS)[:8])}, …")
+        raise SeeallError(
+            f"{source}: no pictures in it or below, and no videos; looked for "
+            f"{', '.join(sorted(EXTENSIONS)[:8])}, … and {', '.join(sorted(video.EXTENSIONS)[:8])}, …"
+        )
     start = len(str(root).rstrip(os.sep)) + 1 if str(root) != os.sep else 1
     ids = [f[start:] for f in files]
     parts = [Path(i).parts[:-1] for i in ids]
@@ -215,10 +259,13 @@ def _scenes(source: str) -> Pictures:
     world = scenes.parse(source)
     rows = range(len(world))
     name = f"scenes-{world.seed}" if world.seed else "scenes"  # two worlds can then share an index
+    moments = [(clip.replace("scenes", name, 1), seconds) for clip, seconds in map(world.moment, rows)]
     return Pictures(
         source,
         [world.id(i).replace("scenes", name, 1) for i in rows],
         rows,
         lambda i, _: world.image(i),
         labels=[world.label(i) for i in rows],
+        moments=moments if world.frames > 1 else None,
+        sound=world.sound,
     )

@@ -1,11 +1,12 @@
 """Pretraining: a folder of pictures in, a backbone that has learnt to tell them apart out.
 
-Every picture gives a group of views; backbone and projector map them to z; the objective sees z and the groups,
-of all processes together, and nothing else.
+Pictures, or views of them, belong together in groups; backbone and projector map them to z; the objective sees z and
+the groups, of all processes together, and nothing else.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,68 +16,32 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from seeall import catalog
-from seeall.backbones.contract import Backbone
+from seeall import catalog, combinations
 from seeall.backbones.load import build, factory, save
 from seeall.backbones.weights import RUN_FILE
 from seeall.console import log
 from seeall.data import keyed
+from seeall.data.hearing import find_heard
 from seeall.data.pictures import Pictures, find
 from seeall.data.pixels import Store, load
-from seeall.data.sampler import Sampler
-from seeall.metrics.knn import knn_accuracy
+from seeall.data.sampler import Grouped, Order, Sampler
+from seeall.ssl.composing import Composed
+from seeall.ssl.feed import Feed
+from seeall.ssl.listening import Listening, keep
+from seeall.ssl.negatives.neighbours import Neighbours, Search
+from seeall.ssl.positives.belonging import Belonging
 from seeall.ssl.projector import projector
+from seeall.ssl.task import Pretraining, collapsed
 from seeall.ssl.views import Views
-from seeall.training.distributed import gather
-from seeall.training.embed import Normalise, features, squares
+from seeall.training.embed import Normalise, squares
 from seeall.training.engine import check, launch, rank
 from seeall.training.journal import Journal
 from seeall.training.loop import Stopped, fit
 from seeall.training.run import Run, refuse_inside
-from seeall.types import Batch, SeeallError
+from seeall.types import SeeallError
 
 MONITOR = 900
 """Labelled pictures that are watched during training; a third of them ask for their neighbours among the rest."""
-MAPPED = 300
-"""Pictures in TensorBoard's map of embeddings."""
-SHEET = 8
-"""Pictures on the sheet of views."""
-
-
-class Pretraining(nn.Module):
-    """A backbone, a projector and an objective: the task that the loop trains.
-
-    monitor: pixels (n, 3, S, S) uint8 and targets (n,) of some labelled pictures to watch, or None
-    """
-
-    def __init__(self, backbone: Backbone, head: nn.Module, objective: nn.Module, normalise: Normalise) -> None:
-        super().__init__()
-        self.backbone, self.projector, self.objective, self.normalise = backbone, head, objective, normalise
-        self.monitor: tuple[Tensor, Tensor] | None = None
-
-    def training_step(self, batch: Batch) -> dict[str, Tensor]:
-        """views (N, 3, S, S), groups (N,) → the objective's loss and scalars over the rows of all processes."""
-        z = self.projector(self.backbone(batch["views"]))
-        told: dict[str, Tensor] = self.objective(gather(z), gather(batch["groups"]))
-        return told
-
-    def evaluation(self) -> dict[str, float]:
-        """`knn20`, percent, of a third of the monitored pictures among the rest; {} where none have labels."""
-        if self.monitor is None:
-            return {}
-        pixels, targets = self.monitor
-        device = batch_device(self)
-        z = torch.cat([features(self.backbone, self.normalise, part, device) for part in torch.split(pixels, 256)])
-        third = len(z) // 3
-        accuracy = knn_accuracy(
-            z[third:], targets[third:], z[:third], targets[:third], k=20, classes=int(targets.max()) + 1
-        )
-        return {"knn20": 100 * accuracy}
-
-
-def batch_device(module: nn.Module) -> torch.device:
-    """Where a module's parameters are."""
-    return next(module.parameters()).device
 
 
 def _monitor(pictures: Pictures, size: int, seed: int) -> tuple[Tensor, Tensor] | None:
@@ -96,16 +61,23 @@ def choose_size(sizes: Tensor, gpu: bool) -> int:
     return max([s for s in (32, 64, 128, 224) if s <= shorter and s <= (224 if gpu else 64)], default=32)
 
 
-def parts(objective: str, backbone: str, optimiser: str) -> dict[str, Any]:
+def parts(
+    objective: str, backbone: str, optimiser: str, positives: str = "views", negatives: str | None = "all"
+) -> dict[str, Any]:
     """The parts of a run whose settings `--set` reaches, by role. Raises SeeallError for an unknown name."""
-    return {
+    roles = {
         "objective": catalog.find(catalog.OBJECTIVES, objective, "objective"),
+        "positives": catalog.find(catalog.POSITIVES, positives, "positives"),
         "views": Views,
         "projector": projector,
         "backbone": factory(backbone),
         "optimiser": catalog.find(catalog.OPTIMISERS, optimiser, "optimiser"),
         "training": training,
     }
+    # an objective that picks its negatives by itself, as moco does, has no use for another's settings
+    if negatives and (negatives == "neighbours" or "negatives" in catalog.positional(roles["objective"])):
+        roles["negatives"] = catalog.find(catalog.NEGATIVES, negatives, "negatives")
+    return roles
 
 
 def training(
@@ -135,6 +107,8 @@ def pretrain(
     out: Path,
     *,
     objective: str = "simclr",
+    positives: str = "views",
+    negatives: str | None = None,
     backbone: str = "resnet18",
     weights: str = "none",
     image_size: int | None = None,
@@ -153,23 +127,31 @@ def pretrain(
     set: tuple[str, ...] = (),
     resume: bool = False,
     overwrite: bool = False,
+    search: Search | None = None,
 ) -> dict[str, float]:
     """Pretrain a backbone on the pictures of `data` into the run folder `out`.
 
+    objective, positives, negatives: what a wrong distance costs, who belongs together, whom to push away; see
+        `combinations.py`. negatives None takes the objective's own
     image_size: side of a view, px; None chooses by the pictures and the device, see `choose_size`
     steps: optimiser steps, in place of epochs · batch_size: pictures a step, of all processes; None takes 128,
-        or less where there are few pictures · set: `name=value` settings of the objective, the views, the
-        projector, the backbone, the optimiser and the loop
+        or less where there are few pictures · set: `name=value` settings of the objective, the positives, the
+        negatives, the views, the projector, the backbone, the optimiser and the loop
+    search: finds nearest vectors, for negatives that are neighbours
 
     Returns: mean loss of the last epoch and, where pictures have labels, kNN accuracy.
     Raises: SeeallError for anything the caller can mend; `loop.Stopped` after SIGINT or SIGTERM, all saved.
     """
-    options = {k: v for k, v in locals().items() if k not in ("resume", "overwrite", "data", "out")}
+    options = {k: v for k, v in locals().items() if k not in ("resume", "overwrite", "data", "out", "search")}
     settings = {**options, "data": data, "out": str(out), "set": sorted(set)}
     _at_least(epochs=(epochs, 1), steps=(steps, 1), image_size=(image_size, 8), batch_size=(batch_size, 2))
     _, here, _ = check(devices, precision)
     plan = Plan.of(settings)
-    pictures = find(data, limit=limit, seed=seed)
+    if plan.composes and search is None:
+        raise SeeallError(
+            "negatives that are neighbours need a search: pretrain(…, search=seeall.index.nearest.nearest)"
+        )
+    pictures = (find_heard if positives == "sound" else find)(data, limit=limit, seed=seed)
     refuse_inside(out, pictures.root)
     about = {"source": data, "pictures": len(pictures), "fingerprint": pictures.fingerprint()}
     run = _open(out, settings, about, resume, overwrite)
@@ -180,7 +162,7 @@ def pretrain(
     resolved = run.facts.get("resolved", {}) if run else {}
     precision = resolved.get("precision") or precision
     engine = launch(devices=devices, precision=precision)
-    task = plan.task(backbone, weights, seed)
+    task = plan.task(backbone, weights, seed, plan.belonging(pictures, seed).ears)
     store, size = plan.read(pictures, resolved.get("image_size") or image_size, workers, allow_skipped, here)
     if resolved.get("pictures", len(store)) != len(store):
         raise SeeallError(
@@ -198,29 +180,42 @@ def pretrain(
         task.monitor = _monitor(store.pictures, size, seed)
 
     store.to(engine.device)
-    sampler = Sampler(len(store), batch, seed, engine.rank, engine.world)
-    feed = Feed(store, plan.views, sampler, task, size, seed, engine.device)
+    belonging = plan.belonging(store.pictures, seed)
+    belonging.prepare()
+    order: Order | None = Grouped(belonging.groups, belonging.together, batch, seed) if belonging.together > 1 else None
+    sampler = Sampler(len(store), batch, seed, engine.rank, engine.world, order)
+    composed = None
+    if plan.composes:
+        assert search is not None
+        composed = Composed(
+            plan.composes, search, belonging, store, task, engine,
+            size=size, seed=seed, epoch_steps=sampler.steps_per_epoch, folder=run.last.parent, before=sampler.epoch,
+        )  # fmt: skip
+        sampler = dataclasses.replace(sampler, order=composed)
+    sampler(0)  # finds fault with the batches, if there is any
+    feed = Feed(store, plan.views, sampler, task, size, seed, engine.device, belonging)
     epoch_steps = max(1, sampler.steps_per_epoch // plan.loop["accumulate"])
     total = steps or epochs * epoch_steps
     log.info(
         "%d pictures, views of %d px, batches of %d, %d steps, on %s; pixels in %s",
         len(store), size, batch, total, engine.device, store.place,
     )  # fmt: skip
-    keep = functools.partial(_keep, run, task, backbone, plan.chosen["backbone"], size)
+    keep_all = functools.partial(_keep, run, task, backbone, plan.chosen, size)
 
     def end(journal: Journal, step: int) -> None:
-        keep()  # before anything else: the rest is decoration
+        keep_all()  # before anything else: the rest is decoration
         feed.map(journal, step)
 
     try:
         results = fit(
             engine, task, feed.fetch, plan.optimiser, run,
             steps=total, epoch_steps=epoch_steps, samples=batch, seed=seed, background=feed.waits,
-            compile=compile, resume=resume, begin=feed.show, end=end, best="knn20",
+            compile=compile, resume=resume, begin=feed.show, end=end, best="knn20", notice=collapsed,
+            pause_every=composed.every if composed else 0, pause=composed.pause if composed else lambda t: None,
             evaluate_every=max(1, epochs // 10) * epoch_steps if task.monitor else 0, **plan.loop,
         )  # fmt: skip
     except Stopped as stop:
-        keep()
+        keep_all()
         run.update(status="stopped", step=stop.step)
         engine.part()
         raise
@@ -231,42 +226,75 @@ def pretrain(
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run is made of; whatever is wrong with its settings is found here, before a picture is read."""
+    """What a run is made of; whatever is wrong with its settings is found here, before a picture is read.
+
+    composes: how batches are made up of neighbours, or None
+    """
 
     chosen: dict[str, dict[str, Any]]
     views: Views
-    objective: nn.Module
+    positives: Callable[..., Belonging]
+    objective: Callable[[], nn.Module]
+    composes: Neighbours | None
     optimiser: Callable[[nn.Module], torch.optim.Optimizer]
     loop: dict[str, Any]
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Plan:
-        """The parts that the options of `pretrain` name. Raises SeeallError for a setting that is none of theirs."""
-        roles = parts(settings["objective"], settings["backbone"], settings["optimiser"])
+        """The parts that the options of `pretrain` name.
+
+        Raises: SeeallError for a setting that is none of theirs, or parts that do not go together.
+        """
+        names = {role: settings[role] for role in ("objective", "positives", "negatives")}
+        for role, table in (("positives", catalog.POSITIVES), ("negatives", catalog.NEGATIVES)):
+            if names[role] is not None and names[role] not in table:
+                raise SeeallError(f"unknown {role} {names[role]!r}: {catalog.suggest(names[role], table)}")
+        catalog.find(catalog.OBJECTIVES, names["objective"], "objective")
+        names["negatives"] = combinations.check(**names)
+        roles = parts(backbone=settings["backbone"], optimiser=settings["optimiser"], **names)
         chosen = catalog.resolve(roles, settings["set"])
         if settings["lr"] is not None:
             chosen["optimiser"].setdefault("lr", settings["lr"])
+        by_views = names["positives"] == "views"
+        with torch.device("meta"):  # for its width alone
+            dim = roles["backbone"](**chosen["backbone"]).embed_dim
+            head = projector(dim, **chosen["projector"])
+            dim = next((len(p) for p in reversed(list(head.parameters()))), dim)
         plan = cls(
             chosen,
-            Views(**chosen["views"]),
-            roles["objective"](**chosen["objective"]),
+            Views(**{"views": 2 if by_views else 1} | chosen["views"]),
+            functools.partial(roles["positives"], **chosen["positives"]),
+            functools.partial(_objective, roles, chosen, dim),
+            Neighbours(**chosen["negatives"]) if names["negatives"] == "neighbours" else None,
             functools.partial(roles["optimiser"], **chosen["optimiser"]),
             training(**chosen["training"]),
         )
-        plan.optimiser(projector(1, **chosen["projector"]))  # finds fault with its settings, if there is any
-        if plan.views.views < 2:
+        plan.objective(), plan.optimiser(nn.Linear(1, 1))  # they find fault with their settings, if there is any
+        if by_views and plan.views.views < 2:
             raise SeeallError("setting 'views' is 1: two views or more of a picture are what is learnt from")
+        if names["positives"] == "sound" and plan.views.views > 1:
+            raise SeeallError(f"setting 'views' is {plan.views.views}: with --positives sound a picture has one view")
+        if names["positives"] == "sound" and chosen["projector"].get("layers") == 0:
+            raise SeeallError("setting 'projector.layers' is 0: pictures and sounds need projectors into one space")
         return plan
 
-    def task(self, backbone: str, weights: str, seed: int) -> Pretraining:
-        """The networks, with weights that depend on nothing but their settings and `seed`."""
+    def belonging(self, pictures: Pictures, seed: int) -> Belonging:
+        """Which of the pictures belong together. Raises SeeallError where none do."""
+        return self.positives(pictures, seed)
+
+    def task(self, backbone: str, weights: str, seed: int, ears: Callable[..., nn.Module] | None = None) -> Pretraining:
+        """The networks, with weights that depend on nothing but their settings and `seed`.
+
+        ears: what `Belonging.ears` is
+        """
         torch.manual_seed(keyed.seed(seed, 0x1417))
         network, report = build(backbone, weights, **self.chosen["backbone"])
         head = projector(network.embed_dim, **self.chosen["projector"])
         if weights != "none":
             log.info("%s", report)
         normalise = Normalise(network.preprocessing["mean"], network.preprocessing["std"])
-        return Pretraining(network, head, self.objective, normalise)
+        heard = ears(functools.partial(projector, **self.chosen["projector"])) if ears else None
+        return Pretraining(network, head, self.objective(), normalise, heard)
 
     def read(
         self, pictures: Pictures, size: int | None, workers: int, allow_skipped: bool, processes: int
@@ -277,6 +305,18 @@ class Plan:
         shortest = int(wanted / (self.views.crop_min * 0.75) ** 0.5)  # no crop is then smaller than the view
         store = load(pictures, shortest=shortest, workers=workers, allow_skipped=allow_skipped, processes=processes)
         return store, size or choose_size(store.sizes, gpu)
+
+
+def _objective(roles: Mapping[str, Any], chosen: Mapping[str, dict[str, Any]], dim: int) -> nn.Module:
+    """A new objective, given what it asks for: negatives, and dim, the width of z."""
+    own: dict[str, Any] = {"dim": dim}
+    if "negatives" in roles and roles["negatives"] is not Neighbours:  # those are found before a batch is made
+        own["negatives"] = roles["negatives"](**chosen["negatives"])
+    asked = catalog.positional(roles["objective"])
+    made: nn.Module = roles["objective"](
+        **{name: value for name, value in own.items() if name in asked}, **chosen["objective"]
+    )
+    return made
 
 
 def _open(
@@ -308,65 +348,13 @@ def _batch(asked: int | None, n: int, world: int) -> int:
     return batch
 
 
-class Feed:
-    """Micro-batch number → views on the device."""
-
-    def __init__(
-        self,
-        store: Store,
-        views: Views,
-        sampler: Sampler,
-        task: Pretraining,
-        size: int,
-        seed: int,
-        device: torch.device,
-    ) -> None:
-        self.store, self.views, self.sampler, self.task = store, views, sampler, task
-        self.size, self.seed, self.device = size, seed, device
-
-    @property
-    def waits(self) -> bool:
-        """Whether there is something to wait for, so that fetching ahead helps: files, or the CPU beside a GPU."""
-        return self.store.resident == "files" or (self.store.resident == "memory" and self.device.type == "cuda")
-
-    def cut(self, rows: Tensor, epoch: int) -> Tensor:
-        """Views in [0, 1] of these pictures, all first ones before all second ones."""
-        boxes, flips = self.views.boxes(self.seed, epoch, rows, self.store.sizes[rows])
-        cuts = self.store.crop(rows, boxes, flips, self.size).to(self.device, non_blocking=True)
-        return self.views.photometric(cuts, self.seed, epoch, rows)
-
-    def fetch(self, t: int) -> Batch:
-        """What `training_step` takes. A row's group is its picture's number, the same on every process."""
-        epoch, rows = self.sampler(t)
-        x = self.task.normalise(self.cut(rows, epoch))
-        return {"views": x, "groups": rows.repeat(self.views.views).to(self.device, non_blocking=True)}
-
-    def show(self, journal: Journal) -> None:
-        """A sheet of pictures' views, a column each, so that one can see what is learnt from."""
-        _, rows = self.sampler(0)
-        rows = rows[:SHEET]
-        x = (self.cut(rows, 0) * 255).round().to(torch.uint8).cpu()
-        grid = x.view(self.views.views, len(rows), 3, self.size, self.size)
-        journal.picture("views", grid.permute(2, 0, 3, 1, 4).flatten(3).flatten(1, 2), 0)
-
-    def map(self, journal: Journal, step: int) -> None:
-        """The embeddings of some pictures, for TensorBoard's projector."""
-        some = self.store.pictures.limit(MAPPED, self.seed)
-        read = [part for part in squares(some, self.size) if part[0]]
-        if not read:
-            return
-        pixels = torch.cat([part for _, part, _ in read])
-        z = torch.cat(
-            [features(self.task.backbone, self.task.normalise, x, self.device) for x in torch.split(pixels, 256)]
-        )
-        labels = [some.labels[row] for rows, _, _ in read for row in rows] if some.labels else None
-        journal.embedding(z, labels, pixels / 255, step)
-
-
-def _keep(run: Run, task: Pretraining, name: str, settings: Mapping[str, Any], size: int) -> None:
-    """Write the backbone, on the process that writes."""
-    if run.writes:
-        save(
-            task.backbone, run.path / RUN_FILE, name=name, settings=settings,
-            preprocessing={"image_size": size, "resize": "shorter side to image_size, then the middle"},
-        )  # fmt: skip
+def _keep(run: Run, task: Pretraining, name: str, chosen: Mapping[str, dict[str, Any]], size: int) -> None:
+    """Write the backbone, and the ears where there are some, on the process that writes."""
+    if not run.writes:
+        return
+    save(
+        task.backbone, run.path / RUN_FILE, name=name, settings=chosen["backbone"],
+        preprocessing={"image_size": size, "resize": "shorter side to image_size, then the middle"},
+    )  # fmt: skip
+    if isinstance(task.ears, Listening):
+        keep(run.path, task.projector, task.ears, chosen["projector"])

@@ -14,14 +14,17 @@ def projector(
 ) -> nn.Sequential:
     """(N, embed_dim) → (N, out): linear layers with BatchNorm and ReLU between them.
 
-    hidden: width between the layers · layers: how many linear layers, 1 or more · norm: BatchNorm after the last
-    one too, as in the authors' code; it keeps dimensions from dying and speeds the first epochs up
+    hidden: width between the layers · layers: how many linear layers; 0 is no projector at all, so that the objective
+    sees what is kept: the backbone's own features · norm: BatchNorm after the last one too, as in the authors' code; it
+    keeps dimensions from dying and speeds the first epochs up
 
-    Raises: SeeallError where one of the numbers is below 1.
+    Raises: SeeallError where a width is below 1, or layers below 0.
     """
-    for name, value in (("hidden", hidden), ("out", out), ("layers", layers)):
-        if value < 1:
-            raise SeeallError(f"setting 'projector.{name}' is {value}: choose at least 1")
+    for name, value, least in (("hidden", hidden, 1), ("out", out, 1), ("layers", layers, 0)):
+        if value < least:
+            raise SeeallError(f"setting 'projector.{name}' is {value}: choose at least {least}")
+    if not layers:
+        return nn.Sequential()
     widths = [embed_dim] + [hidden] * (layers - 1)
     parts: list[nn.Module] = []
     for before, after in itertools.pairwise(widths):

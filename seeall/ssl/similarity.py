@@ -7,11 +7,14 @@ computes the tiles again. With s_ij = z_i.z_j / T and g the incoming gradient,
     lse_i    = log sum_{j != i} exp s_ij
     dL/dz_i  = 1/T sum_j W_ij z_j,   W_ij = g_i exp(s_ij - lse_i) + g_j exp(s_ij - lse_j),   W_ii = 0
 
+Where groups are given, only rows of other groups are summed over.
+
 As |s_ij| <= 1/T for rows of length one, the exponentials need no shift unless T is very small: then
 W_ij = exp(s_ij) (a_i + a_j) with a = g exp(-lse), one exponential for both terms. Below `1 / UNSHIFTED` the
 usual running maximum keeps the sums finite, at the cost of a second exponential a tile.
 
-Who takes part in a row's sum is decided in `_tiles` alone, by -inf in a tile, and both passes follow it.
+Who takes part in a row's sum is decided in `_tiles` alone, by -inf in a tile, and both passes follow it. What they are
+given is x = z / sqrt(T), so that x x' holds similarities; a temperature that is learnt gets its gradient from there.
 
 Products are float32 or float64 as the rows are. On CUDA the process's own float32 precision applies: TF32
 (`torch.set_float32_matmul_precision("high")`) moves a similarity by up to about 0.001 / T.
@@ -34,27 +37,53 @@ the L2 cache; with data workers on the same cores each of its many small steps w
 The CPU's was chosen by measurement, CUDA's was not."""
 
 
-def similarity_logsumexp(z: Tensor, temperature: float, *, tile: int | None = None) -> Tensor:
-    """log sum_{j != i} exp(z_i.z_j / T) for every row i.
+def similarity_logsumexp(
+    z: Tensor,
+    temperature: float | Tensor,
+    *,
+    groups: Tensor | None = None,
+    tile: int | None = None,
+    least: float = 1 / UNSHIFTED,
+) -> Tensor:
+    """log sum_{j != i} exp(z_i.z_j / T) for every row i; with groups, over the j of other groups alone.
 
     Memory beyond input, output and gradient: one copy of z and two tiles, while a pass runs.
 
     Args:
         z: (N, D) float32 or float64, rows of length at most 1.
-        temperature: T, above 0.
+        temperature: T, above 0; as a tensor, which may be learnt, not below `least`.
+        groups: (N,) int64, or None.
         tile: side of a tile in rows; CPU_TILE or CUDA_TILE where left out.
 
-    Returns: (N,), -inf where N is 1. It can be differentiated once; a second derivative raises RuntimeError.
+    Returns: (N,), -inf where there is nothing to sum. It can be differentiated once; a second derivative raises
+        RuntimeError.
     """
     tile = tile or (CPU_TILE if z.device.type == "cpu" else CUDA_TILE)
-    result: Tensor = _LogSumExp.apply(z, temperature, tile)
+    bound = 1 / (least if isinstance(temperature, Tensor) else temperature)
+    result: Tensor = _LogSumExp.apply(z / temperature**0.5, groups, bound, tile)
     return result
 
 
-def _tiles(x: Tensor, tile: int) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
+def memory_logsumexp(z: Tensor, temperature: float | Tensor, groups: Tensor, rows: Tensor, owners: Tensor) -> Tensor:
+    """log sum_j exp(z_i.m_j / T) over the rows m (M, D) of other groups, those of m being `owners` (M,); (N,).
+
+    The whole (N, M) matrix is held. -inf where there is nothing to sum, with a gradient of 0.
+    """
+    s = (z @ rows.T / temperature).masked_fill(groups[:, None] == owners, -math.inf)
+    empty = (s == -math.inf).all(1)
+    return s.masked_fill(empty[:, None], 0).logsumexp(1).masked_fill(empty, -math.inf)
+
+
+def log_sum(a: Tensor, b: Tensor) -> Tensor:
+    """log(exp a + exp b), with a gradient of 0 where both are -inf; torch's own is NaN there."""
+    empty = (a == -math.inf) & (b == -math.inf)
+    return torch.logaddexp(a.masked_fill(empty, 0), b.masked_fill(empty, 0)).masked_fill(empty, -math.inf)
+
+
+def _tiles(x: Tensor, groups: Tensor | None, tile: int) -> Iterator[tuple[slice, slice, Tensor, Tensor]]:
     """Tiles of x x' on and above the diagonal: rows, columns, the tile, and a scratch tile of the same shape.
 
-    Entries that take no part in the sums, here j = i, are -inf. The buffers are overwritten by the next tile.
+    Entries that take no part in the sums, j = i or all of i's group, are -inf. The next tile overwrites the buffers.
     """
     n = len(x)
     buffers = x.new_empty(2, min(tile, n) ** 2)
@@ -64,15 +93,17 @@ def _tiles(x: Tensor, tile: int) -> Iterator[tuple[slice, slice, Tensor, Tensor]
             shape = (rows.stop - rows.start, columns.stop - columns.start)
             s, scratch = (b[: shape[0] * shape[1]].view(shape) for b in buffers)
             torch.mm(x[rows], x[columns].T, out=s)
-            if rows == columns:
+            if groups is not None:
+                s.masked_fill_(groups[rows, None] == groups[columns], -math.inf)
+            elif rows == columns:
                 s.fill_diagonal_(-math.inf)
             yield rows, columns, s, scratch
 
 
-def _plain_sums(x: Tensor, tile: int) -> Tensor:
+def _plain_sums(x: Tensor, groups: Tensor | None, tile: int) -> Tensor:
     """Row by row log-sum-exp for similarities whose exponentials fit the type."""
     total = x.new_zeros(len(x))
-    for rows, columns, s, _ in _tiles(x, tile):
+    for rows, columns, s, _ in _tiles(x, groups, tile):
         s.exp_()
         total[rows] += s.sum(1)
         if rows != columns:
@@ -80,7 +111,7 @@ def _plain_sums(x: Tensor, tile: int) -> Tensor:
     return total.log_()
 
 
-def _shifted_sums(x: Tensor, tile: int, bound: float) -> Tensor:
+def _shifted_sums(x: Tensor, groups: Tensor | None, tile: int, bound: float) -> Tensor:
     """The same for any similarities not below -bound: sums of exp(s - peak), peak the largest s so far."""
     total = x.new_zeros(len(x))
     peak = torch.full_like(total, -bound)
@@ -91,43 +122,37 @@ def _shifted_sums(x: Tensor, tile: int, bound: float) -> Tensor:
         total[block] += torch.sub(s, higher[:, None], out=scratch).exp_().sum(1)
         peak[block] = higher
 
-    for rows, columns, s, scratch in _tiles(x, tile):
+    for rows, columns, s, scratch in _tiles(x, groups, tile):
         add(rows, s, scratch)
         if rows != columns:
             add(columns, s.T, scratch.T)
     return total.log_().add_(peak)
 
 
-def _fits(temperature: float) -> bool:
-    return 1 / temperature <= UNSHIFTED
-
-
 class _LogSumExp(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, z: Tensor, temperature: float, tile: int) -> Tensor:
-        x = z / math.sqrt(temperature)  # so that a tile of x x' holds similarities
-        lse = _plain_sums(x, tile) if _fits(temperature) else _shifted_sums(x, tile, 1 / temperature)
-        ctx.save_for_backward(z, lse)
-        ctx.temperature, ctx.tile = temperature, tile
+    def forward(ctx: Any, x: Tensor, groups: Tensor | None, bound: float, tile: int) -> Tensor:
+        plain = bound <= UNSHIFTED
+        lse = _plain_sums(x, groups, tile) if plain else _shifted_sums(x, groups, tile, bound)
+        ctx.save_for_backward(x, groups, lse)
+        ctx.plain, ctx.tile = plain, tile
         return lse
 
     @staticmethod
-    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None]:
-        z, lse = ctx.saved_tensors
-        return _Gradient.apply(z, lse, g, ctx.temperature, ctx.tile), None, None
+    def backward(ctx: Any, g: Tensor) -> tuple[Tensor, None, None, None]:
+        x, groups, lse = ctx.saved_tensors
+        return _Gradient.apply(x, groups, lse, g, ctx.plain, ctx.tile), None, None, None
 
 
 class _Gradient(torch.autograd.Function):
     """A node of its own, so that a second derivative raises; `once_differentiable` misses a constant g."""
 
     @staticmethod
-    def forward(ctx: Any, z: Tensor, lse: Tensor, g: Tensor, temperature: float, tile: int) -> Tensor:
-        x = z / math.sqrt(temperature)
+    def forward(ctx: Any, x: Tensor, groups: Tensor | None, lse: Tensor, g: Tensor, plain: bool, tile: int) -> Tensor:
         lse = lse.masked_fill(lse == -math.inf, 0)  # an empty sum has nothing to pass on, and -inf would make NaN
-        plain = _fits(temperature)
         a = g * torch.exp(-lse) if plain else g
         dx = torch.zeros_like(x)
-        for rows, columns, s, scratch in _tiles(x, tile):
+        for rows, columns, s, scratch in _tiles(x, groups, tile):
             if plain:
                 w = s.exp_().mul_(torch.add(a[rows, None], a[columns], out=scratch))
             else:
@@ -136,7 +161,7 @@ class _Gradient(torch.autograd.Function):
             dx[rows].addmm_(w, x[columns])
             if rows != columns:
                 dx[columns].addmm_(w.T, x[rows])
-        return dx.div_(math.sqrt(temperature))
+        return dx
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> Tensor:

@@ -44,10 +44,11 @@ Step = tuple[Tensor, Operation, list[Tensor]]
 class Views:
     """The recipe. Rows are ordered by view: all first views of a batch, then all second ones.
 
-    views: how many of each picture; crop_min: the least share of the picture's area in a crop; flip: share
-    mirrored; jitter: strength of brightness, contrast and saturation, factors being uniform in 1 ± jitter;
-    hue: greatest shift, in turns, up to 0.5; jitter_p: share whose colours are jittered; grey, blur, rotate,
-    cutout, noise, sobel: share of views each is applied to. blur none: 0 below 64 px, 0.5 from there.
+    views: how many of each picture, none: 2, or 1 where something else than views belongs together; crop_min: the
+    least share of the picture's area in a crop; flip: share mirrored; jitter: strength of brightness, contrast and
+    saturation, factors being uniform in 1 ± jitter; hue: greatest shift, in turns, up to 0.5; jitter_p: share whose
+    colours are jittered; grey, blur, rotate, cutout, noise, sobel: share of views each is applied to. blur none: 0
+    below 64 px, 0.5 from there.
 
     Raises: SeeallError, naming the setting, where one is out of range.
     """
@@ -55,7 +56,7 @@ class Views:
     def __init__(
         self,
         *,
-        views: int = 2,
+        views: int | None = None,
         crop_min: float = 0.2,
         flip: float = 0.5,
         jitter: float = 0.4,
@@ -75,9 +76,9 @@ class Views:
         _within("hue", hue, 0, 0.5)
         if not 0 < crop_min <= 1:
             raise SeeallError(f"setting 'crop_min' is {crop_min}: choose a share above 0 and up to 1")
-        if views < 1:
+        if views is not None and views < 1:
             raise SeeallError(f"setting 'views' is {views}: choose at least 1")
-        self.views, self.crop_min, self.flip = views, crop_min, flip
+        self.views, self.crop_min, self.flip = views or 2, crop_min, flip
         self.jitter, self.hue, self.jitter_p, self.grey, self.blur = jitter, hue, jitter_p, grey, blur
         self.rotate, self.cutout, self.noise, self.sobel = rotate, cutout, noise, sobel
 

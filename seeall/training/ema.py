@@ -25,10 +25,10 @@ class Average:
         """Take in the weights after step t."""
         share = 1 - min(self.decay, (1 + t) / (10 + t))
         for name, value in module.state_dict().items():
-            if value.is_floating_point():
+            if value.is_floating_point() and value.shape == self.state[name].shape:
                 self.state[name].lerp_(value, share)
             else:
-                self.state[name].copy_(value)
+                self.state[name] = value.detach().clone()
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Go on from a saved `state`. Raises ValueError where it is another module's."""

@@ -207,7 +207,11 @@ def fit(
     evaluate_every: int = 0,
     best: str = "",
     checkpoint_seconds: float = 60.0,
+    pause_every: int = 0,
+    pause: Callable[[int], None] = lambda t: None,
     begin: Callable[[Journal], None] = lambda journal: None,
+    judged: Callable[[Journal, int], None] = lambda journal, step: None,
+    notice: Callable[[dict[str, float]], str | None] = lambda means: None,
     end: Callable[[Journal, int], None] = lambda journal, step: None,
 ) -> dict[str, float]:
     """Train `task` for `steps` steps, with averaged weights left in it where `ema` is given.
@@ -221,7 +225,11 @@ def fit(
     ema: decay of the average of the weights, which is what is evaluated and left at the end
     evaluate_every: steps between evaluations, 0 for none · best: the metric whose highest value is kept
     checkpoint_seconds: at most so long between checkpoints
-    begin, end: called with the journal before the first step and after the last, for pictures worth keeping
+    pause: called, before it is fetched, with the first micro-batch and every `pause_every`-th one; nothing is fetched
+        ahead of it, so it may change what is fetched
+    begin, judged, end: called with the journal before the first step, after an evaluation and after the last step, for
+        pictures worth keeping
+    notice: mean scalars of an epoch → what is worth a warning, or None
 
     Returns: mean scalars of the last epoch and the last evaluation.
     Raises: SeeallError where the loss is no longer finite, or a checkpoint does not fit `task`;
@@ -229,9 +237,8 @@ def fit(
     """
     training = _Training(engine, task, optimiser, run, ema, clip, compile, resume)
     start, watch = training.step, training.watch
-    micro = range(start * accumulate, steps * accumulate)
-    source: Generator[Any] = made_ahead(map(fetch, micro)) if background else (fetch(t) for t in micro)
-    pace = Pace(accumulate * samples)
+    source = _source(fetch, range(start * accumulate, steps * accumulate), background, pause_every, pause)
+    pace, warned = Pace(accumulate * samples), False
     journal = Journal(run.path, start=start, writes=run.writes)
     with (
         contextlib.closing(journal), contextlib.closing(source), _Signals() as signals,
@@ -270,8 +277,12 @@ def fit(
                 training.results |= watch.means()
                 means = {name: training.results[name] for name in told}
                 journal.scalars(done, {**means, "lr": lr, "pictures_per_second": rate, "data_wait": share})
+                if (words := notice(means)) and not warned:
+                    warned = True
+                    log.warning("epoch %d: %s", done // epoch_steps, words)
             if judge:
                 journal.scalars(done, training.evaluate(done, best))
+                judged(journal, done)
             if stop or due:
                 training.save(done)
             if over:
@@ -288,6 +299,19 @@ def fit(
             task.eval()
             end(journal, steps)
     return dict(training.results)
+
+
+def _source(
+    fetch: Callable[[int], Any], micro: range, background: bool, every: int, pause: Callable[[int], None]
+) -> Generator[Any]:
+    """All micro-batches, fetched ahead if `background`, but never across a pause."""
+    first = micro.start
+    while first < micro.stop:
+        until = min(micro.stop, (first // every + 1) * every if every else micro.stop)
+        pause(first)
+        stretch = range(first, until)
+        yield from made_ahead(map(fetch, stretch)) if background else map(fetch, stretch)
+        first = until
 
 
 def _too_large(fault: Exception, samples: int, accumulate: int) -> str:

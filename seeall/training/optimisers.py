@@ -16,16 +16,26 @@ Groups = list[dict[str, Any]]
 def parameter_groups(module: nn.Module, lr: float, weight_decay: float) -> Groups:
     """Parameters that decay (matrices, kernels) and those that do not (biases, norms).
 
+    A module's attribute `own_rates`, parameter name → rate, takes parameters of its own out, each with its rate and
+    without decay.
+
     Raises: SeeallError for a rate that is not above 0, or a decay below 0.
     """
     if not 0 < lr < math.inf:
         raise SeeallError(f"the learning rate, --lr, is {lr}: choose a number above 0")
     if not 0 <= weight_decay < math.inf:
         raise SeeallError(f"setting 'weight_decay' is {weight_decay}: choose 0 or more")
-    trained = [p for p in module.parameters() if p.requires_grad]
+    own = [
+        {"params": [getattr(part, name)], "weight_decay": 0.0, "lr": rate}
+        for part in module.modules()
+        for name, rate in getattr(part, "own_rates", {}).items()
+    ]
+    apart = {id(group["params"][0]) for group in own}
+    trained = [p for p in module.parameters() if p.requires_grad and id(p) not in apart]
     return [
         {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
         {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+        *own,
     ]
 
 

@@ -97,7 +97,7 @@ class Run:
         """Raises SeeallError where the run began with other settings or other data."""
         began = self.facts["settings"]
         for name in settings.keys() | began.keys():
-            if name not in LATER and settings.get(name) != began.get(name):
+            if name not in LATER and name in began and settings.get(name) != began[name]:
                 raise SeeallError(
                     f"--resume {self.path}: {name} was {began.get(name)!r} when the run began, not "
                     f"{settings.get(name)!r}; a run goes on as it began, so leave it out or start a new run"

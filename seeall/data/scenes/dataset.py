@@ -1,7 +1,8 @@
-"""`scenes:…` as a set of pictures: the settings, the n-th picture, and the truth about it.
+"""`scenes:…` as a set of pictures or clips: the settings, the n-th picture, the truth about it, and its sound.
 
 Everything is a function of (settings, i). Picture i is number `first + i` of its world; it shows identity
-`first_identity + number mod identities`, so that each identity gets n / identities pictures.
+`first_identity + number mod identities`, so that each identity gets n / identities pictures. With `frames` above
+1 the same goes for clips, and picture i is frame i mod frames of clip i div frames.
 
 For a test on new pictures of known identities, continue with `first`; for one on unseen identities, with
 `first_identity`:
@@ -11,6 +12,9 @@ For a test on new pictures of known identities, continue with `first`; for one o
 >>> unseen = parse("scenes:n=80,identities=8,first_identity=40")
 >>> learn.id(0), new_pictures.id(0), unseen.id(0)
 ('scenes/identity_0000/000000', 'scenes/identity_0000/000400', 'scenes/identity_0040/000000')
+>>> clips = parse("scenes:n=20,frames=16,fps=8")
+>>> len(clips), clips.id(35), clips.moment(35)
+(320, 'scenes/identity_0002/clip_000002/003', ('scenes/identity_0002/clip_000002', 0.375))
 """
 
 from __future__ import annotations
@@ -23,15 +27,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from seeall import catalog
-from seeall.data.scenes import world
+from seeall.data.scenes import flow, motion, sound, world
 from seeall.data.scenes.render import render
 from seeall.data.scenes.shapes import NAMES
 from seeall.types import SeeallError
 
 _LARGEST = (1 << 31) - 1
+_LONGEST = 100_000
 _MOST_THINGS = 10
 _CROWD = 16
-"""Least size for more than one thing, px: below it the chief one could be hidden to the last pixel."""
+"""Least size for more than one thing and for clips, px; twice this for both. Below it the chief thing could be hidden
+to the last pixel."""
 _SMALLEST = 0.003
 """A thing that shows on less than this share of the picture is left out of the truth, unless it is the chief
 one."""
@@ -57,13 +63,13 @@ class Truth:
 
 @dataclass(frozen=True, kw_only=True)
 class Scenes:
-    """The synthetic world: `n` pictures, each of one chief thing and, if asked for, some more.
+    """The synthetic world: `n` pictures or clips, each of one chief thing and, if asked for, some more.
 
     Raises: SeeallError for a value out of bounds.
     """
 
     n: int = 2000
-    """Pictures."""
+    """Pictures or, where `frames` is above 1, clips."""
     size: int = 64
     """Side of a picture, px. The same picture is drawn at every size; only the camera noise differs."""
     seed: int = 0
@@ -75,30 +81,39 @@ class Scenes:
     first_identity: int = 0
     """Number of the first of them."""
     first: int = 0
-    """Number of the first picture."""
+    """Number of the first picture or clip."""
+    frames: int = 1
+    """Pictures of a clip; 1 for single pictures."""
+    fps: float = 8.0
+    """Frames per second of a clip."""
     things: str = "1"
     """Things in a picture: a number, or the least and the most, as in 1-3."""
     light: float = 0.5
     """How much colour, strength and slope of the light vary, 0 to 1."""
     noise: float = 0.3
-    """How strong the camera noise may be, 0 to 1."""
+    """How strong the noise of camera and microphone may be, 0 to 1."""
     poles: float = 0.2
-    """Share of pictures with a nameless pole in front of the chief thing, 0 to 1."""
-    labels: Literal["class", "identity"] = "class"
-    """What `label` names: the shape of the chief thing, or which object it is."""
+    """Share of pictures or clips with a nameless pole in front of the chief thing, 0 to 1."""
+    labels: Literal["class", "identity", "action"] = "class"
+    """What `label` names: the shape of the chief thing, which object it is, or what it does in its clip."""
 
     def __post_init__(self) -> None:
         for name, low, high in (
             ("n", 1, _LARGEST), ("size", 8, 4096), ("seed", 0, _LARGEST), ("classes", 1, len(NAMES)),
             ("identities", 1, _LARGEST), ("first_identity", 0, _LARGEST), ("first", 0, _LARGEST),
-            ("light", 0, 1), ("noise", 0, 1), ("poles", 0, 1),
+            ("frames", 1, _LONGEST), ("fps", 0.01, 1000), ("light", 0, 1), ("noise", 0, 1), ("poles", 0, 1),
         ):  # fmt: skip
             value = getattr(self, name)
             if not low <= value <= high:
                 raise SeeallError(f"scenes: {name}={value} is out of bounds; choose from {low} to {high}")
         most = self._odds().things[1]
-        if most > 1 and self.size < _CROWD:
-            raise SeeallError(f"scenes: things={self.things} need size={_CROWD} or more, not {self.size}")
+        if most > 1 and self.size < (least := _CROWD if self.frames == 1 else 2 * _CROWD):
+            where = "" if self.frames == 1 else " in clips"
+            raise SeeallError(f"scenes: things={self.things}{where} need size={least} or more, not {self.size}")
+        if self.frames > 1 and self.size < _CROWD:
+            raise SeeallError(f"scenes: clips need size={_CROWD} or more, not {self.size}")
+        if self.labels == "action" and self.frames == 1:
+            raise SeeallError("scenes: labels=action need clips; write frames=16 or so")
 
     def _odds(self) -> world.Odds:
         match = re.fullmatch(r"(\d{1,3})(?:-(\d{1,3}))?", str(self.things))
@@ -110,36 +125,74 @@ class Scenes:
         return world.Odds(things=(low, high), light=self.light, noise=self.noise, poles=self.poles)
 
     def __len__(self) -> int:
-        return self.n
+        return self.n * self.frames
 
     def _number(self, i: int) -> int:
-        if not 0 <= i < self.n:
-            raise IndexError(f"picture {i} of {self.n}")
-        return self.first + i
+        """Number of the picture or clip that picture i is (of)."""
+        if not 0 <= i < len(self):
+            raise IndexError(f"picture {i} of {len(self)}")
+        return self.first + i // self.frames
 
     def identity(self, i: int) -> int:
         """Number of the identity that picture i is of."""
         return self.first_identity + self._number(i) % self.identities
 
     def label(self, i: int) -> str:
-        """Name of the class, or of the identity, of the chief thing in picture i."""
+        """Name of the class, of the identity, or of the action, of the chief thing in picture i."""
+        if self.labels == "action":
+            return self.action(i)
         if self.labels == "identity":
             return f"identity_{self.identity(i):04d}"
         return NAMES[self.identity(i) % self.classes]
 
+    def action(self, i: int) -> str:
+        """What the chief thing does in the clip of picture i, one of `motion.ACTIONS`: without clips, still."""
+        return motion.action(self.seed, self._number(i)) if self.frames > 1 else "still"
+
     def id(self, i: int) -> str:
-        """A name for picture i that looks like a path: world, identity, number."""
-        return f"scenes/identity_{self.identity(i):04d}/{self._number(i):06d}"
+        """A name for picture i that looks like a path: world, identity, number or clip and frame."""
+        clip, _ = self.moment(i)
+        return f"{clip}/{i % self.frames:03d}" if self.frames > 1 else clip
+
+    def moment(self, i: int) -> tuple[str, float]:
+        """Name of the clip of picture i, and seconds since it began. A picture without one is its own, at 0."""
+        kind = "clip_" if self.frames > 1 else ""
+        name = f"scenes/identity_{self.identity(i):04d}/{kind}{self._number(i):06d}"
+        return name, i % self.frames / self.fps
 
     def scene(self, i: int) -> world.Scene:
         """What is in picture i, before it is drawn."""
+        number, odds = self._number(i), self._odds()
         chief = world.identity(self.seed, self.identity(i), self.classes)
         others = range(self.first_identity, self.first_identity + self.identities)
-        return world.scene(self.seed, chief, self._number(i), others, self._odds(), self.classes)
+        still = world.scene(self.seed, chief, number, others, odds, self.classes)
+        if self.frames == 1:
+            return still
+        frame, seconds = i % self.frames, self.frames / self.fps
+        paths = motion.motion(self.seed, number, still, seconds, odds)
+        return motion.frame(still, paths, frame / self.fps, frame, seconds)
 
     def image(self, i: int) -> NDArray[np.uint8]:
         """(size, size, 3) uint8 sRGB."""
         return render(self.scene(i), self.size)[0]
+
+    def flow(self, i: int) -> flow.Flow:
+        """Vectors (size, size, 2) float32, px, from picture i to the next of its clip; where they end visibly.
+
+        Raises: IndexError for the last frame of a clip.
+        """
+        if i % self.frames == self.frames - 1:
+            raise IndexError(f"{self.id(i)} is the last of its clip")
+        return flow.flow(self.scene(i), self.scene(i + 1), self.size)
+
+    def sound(self, i: int, seconds: float = 1.0, rate: int = 16_000) -> NDArray[np.float32]:
+        """(round(seconds · rate),) in [-1, 1]: what the chief thing of picture i sounds like from its moment on.
+
+        Frames of a clip hear one sound that goes on. Raises: SeeallError for a length or rate out of bounds.
+        """
+        who, number = self.identity(i), self._number(i)
+        shape, (_, start) = NAMES[who % self.classes], self.moment(i)
+        return sound.sound(self.seed, shape, who, number, self._odds(), start=start, seconds=seconds, rate=rate)
 
     def truth(self, i: int) -> Truth:
         """Picture i with classes, identities, boxes and masks of what can be seen in it."""

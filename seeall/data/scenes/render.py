@@ -2,6 +2,8 @@
 
 A pixel's colour is blended by how much of it a shape covers, judged by the signed distance of its centre; it
 belongs to the foremost thing that its centre lies in. Light is applied last, as a factor, then camera noise.
+What each pixel shows is known without drawing, too: `local` and `beside` are where a point lies to a thing and
+to a pole, and `flow` asks them.
 """
 
 from __future__ import annotations
@@ -39,14 +41,15 @@ def render(scene: Scene, size: int, t: float = 0.0) -> tuple[NDArray[np.uint8], 
 
 def _backdrop(background: Background, centres: Array) -> Array:
     """(3, S, S) colours behind everything."""
-    u, v = 2 * centres[None, :] - 1, 2 * centres[:, None] - 1
+    columns, rows = (centres - np.float32(gone) for gone in background.shift)
+    u, v = 2 * columns[None, :] - 1, 2 * rows[:, None] - 1
     px = 2 / len(centres)
     image = paint(background.texture, u, v, px)
     if background.ground is not None:
         height, slope = background.horizon
         below = (v - np.float32(2 * height - 1) - np.float32(slope) * u) * np.float32(1 / px)
         image += (paint(background.ground, u, v, px) - image) * clip(below + np.float32(0.5))
-    patches = clouds(centres, background.texture.lattice)
+    patches = clouds(columns, background.texture.lattice, rows)
     image *= 1 + np.float32(background.clouds) * (patches - np.float32(0.5))
     return image
 
@@ -55,6 +58,20 @@ def distance(identity: Identity, u: Array, v: Array) -> Array:
     """Signed distance to the outline of a thing, in its own unit and coordinates; negative inside."""
     width = np.float32(math.sqrt(identity.stretch))
     return SHAPES[NAMES[identity.shape]](u / width, v * width, identity.cut)
+
+
+def local(pose: Pose, x: Array, y: Array) -> tuple[Array, Array, Array, Array]:
+    """Points of the picture as a thing sees them: dx, dy from its origin in its unit, and u, v turned with it too."""
+    dx, dy = ((p - np.float32(o)) * np.float32(1 / pose.scale) for p, o in ((x, pose.x), (y, pose.y)))
+    c, s = np.float32(math.cos(pose.angle)), np.float32(math.sin(pose.angle))
+    return dx, dy, c * dx + s * dy, c * dy - s * dx
+
+
+def beside(pole: Pole, x: Array, y: Array) -> Array:
+    """How far points of the picture are from the middle of a pole, in half-widths: up to ±1 is in it."""
+    c, s = np.float32(math.cos(pole.angle)), np.float32(math.sin(pole.angle))
+    across = (y - np.float32(pole.y)) * c - (x - np.float32(pole.x)) * s
+    return np.asarray(across * np.float32(2 / pole.width))
 
 
 def _window(low: float, high: float, size: int) -> slice:
@@ -74,10 +91,8 @@ def _draw(
     columns = _window(pose.x - reach, pose.x + reach, size)
     if rows.start >= rows.stop or columns.start >= columns.stop:
         return
-    dx = (centres[columns] - np.float32(pose.x))[None, :] * np.float32(1 / pose.scale)
-    dy = (centres[rows] - np.float32(pose.y))[:, None] * np.float32(1 / pose.scale)
+    dx, dy, u, v = local(pose, centres[None, columns], centres[rows, None])
     c, s = np.float32(math.cos(pose.angle)), np.float32(math.sin(pose.angle))
-    u, v = c * dx + s * dy, c * dy - s * dx
     lx, ly = math.cos(light.direction), math.sin(light.direction)
     sharpness = np.float32(pose.scale * size)
 
@@ -100,9 +115,7 @@ def _draw(
 
 def _cover(image: Array, owner: NDArray[np.int8], pole: Pole, centres: Array) -> None:
     """Draw a pole over what is there."""
-    c, s = math.cos(pole.angle), math.sin(pole.angle)
-    across = (centres[:, None] - np.float32(pole.y)) * np.float32(c)
-    across = (across - (centres[None, :] - np.float32(pole.x)) * np.float32(s)) * np.float32(2 / pole.width)
+    across = beside(pole, centres[None, :], centres[:, None])
     gap = (np.abs(across) - 1) * np.float32(pole.width / 2 * len(centres))
     cover = clip(np.float32(0.5) - gap)
     image += (pole.colour[:, None, None] * (1 - np.float32(0.3) * across) - image) * cover

@@ -90,13 +90,21 @@ def _corners(lattice: Array) -> Array:
     return np.stack([lattice, right, below, np.roll(right, -1, 0) - right]).reshape(4, -1)
 
 
-def clouds(centres: Array, lattice: Array, features: int = 4) -> Array:
-    """(S, S) smooth noise in [0, 1] over a picture, `features` to a side: two small matrix products."""
-    position = centres * np.float32(features)
-    gap = np.abs(position[:, None] - np.arange(features + 1, dtype=np.float32))
-    near = 1 - np.minimum(gap, np.float32(1))
-    weights = near * near * (3 - 2 * near)
-    return np.asarray(weights @ lattice[: features + 1, : features + 1] @ weights.T)
+def clouds(columns: Array, lattice: Array, rows: Array | None = None, features: int = 4) -> Array:
+    """(H, W) smooth noise in [0, 1], `features` to a unit, at x = columns (W,) and y = rows (H,), else the same.
+
+    Two small matrix products: each pixel's share in every line of the lattice that it lies between.
+    """
+    across, its_columns = _shares(columns * np.float32(features))
+    down, its_rows = _shares((columns if rows is None else rows) * np.float32(features))
+    return np.asarray(down @ lattice[np.ix_(its_rows, its_columns)] @ across.T)
+
+
+def _shares(position: Array) -> tuple[Array, NDArray[np.int64]]:
+    """(n, m) weight of each of m lines of the lattice at n positions, and which lines these are."""
+    lines = np.arange(math.floor(position.min()), math.floor(position.max()) + 2)
+    near = 1 - np.minimum(np.abs(position[:, None] - lines.astype(np.float32)), np.float32(1))
+    return near * near * (3 - 2 * near), lines % LATTICE
 
 
 def _stripes(x: Array, y: Array, px: float, texture: Texture) -> Weights:

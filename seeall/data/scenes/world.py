@@ -2,7 +2,7 @@
 
 A scene is a plain description without pixels. Coordinates are in picture sides: x to the right and y
 downwards, both from 0 to 1, so that one scene can be drawn at any size. Time is in seconds; a still is the
-scene at t = 0.
+scene at t = 0, and a frame of a clip is a scene of its own (`motion`).
 
 What an identity looks like is a function of (world seed, number) alone, its shape excepted, which also depends
 on how many classes there are. Everything else in a picture is drawn from a generator keyed by (world seed,
@@ -19,7 +19,8 @@ import numpy as np
 from seeall.data.scenes.shapes import Array
 from seeall.data.scenes.textures import Texture, draw_texture, oklch
 
-_LOOKS, _PICTURE = 1, 2
+LOOKS, PICTURE, ACTION, MOTION, VOICE, TAKE, HISS = range(1, 8)
+"""What random numbers are for: the second part of every key."""
 _TRIES = 8
 """Places tried for a thing before it goes behind the chief one."""
 _TURN = math.pi / 6
@@ -103,6 +104,8 @@ class Background:
     """A second surface below the horizon, or none."""
     horizon: tuple[float, float]
     """Height of the horizon in the middle of the picture, and its slope."""
+    shift: tuple[float, float] = (0.0, 0.0)
+    """How far all this has gone to the right and downwards, in picture sides: the camera has gone the other way."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,14 +146,14 @@ class Odds:
     poles: float = 0.2
 
 
-def _generator(seed: int, use: int, number: int, picture: int = 0) -> np.random.Generator:
-    """A generator of its own for every key; NumPy hashes the four numbers, each below 2³²."""
-    return np.random.Generator(np.random.PCG64((seed, use, number, picture)))
+def generator(*key: int) -> np.random.Generator:
+    """A generator of its own for every key (seed, use, …); NumPy hashes the numbers, each below 2³²."""
+    return np.random.Generator(np.random.PCG64(key))
 
 
 def identity(seed: int, number: int, classes: int) -> Identity:
     """Identity `number` of the world `seed`; consecutive ones go round the classes."""
-    rng = _generator(seed, _LOOKS, number)
+    rng = generator(seed, LOOKS, number, 0)
     cut, stretch, rim, chroma = (float(r) for r in rng.random(4))
     texture = draw_texture(rng, frequency=(0.9, 2.4), contrast=0.28, chroma=0.06 + 0.13 * chroma)
     return Identity(
@@ -211,7 +214,7 @@ def _beside(pose: Pose, main: Pose) -> bool:
 
 def scene(seed: int, chief: Identity, number: int, others: range, odds: Odds, classes: int) -> Scene:
     """Picture `number` of `chief`, with further things from the identities `others` other than itself."""
-    rng = _generator(seed, _PICTURE, chief.number, number)
+    rng = generator(seed, PICTURE, chief.number, number)
     background, light = _background(rng), _light(rng, odds)
     low, high = odds.things
     count = int(rng.integers(low, high + 1))

@@ -1,0 +1,1 @@
+"""Whom to push away: one file for each answer."""

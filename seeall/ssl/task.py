@@ -1,0 +1,104 @@
+"""What pretraining trains: a backbone, a projector and an objective; a teacher or ears, where there are any."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from seeall.backbones.contract import Backbone
+from seeall.metrics.knn import knn_accuracy
+from seeall.training.distributed import gather
+from seeall.training.embed import Normalise, features
+from seeall.types import Batch
+
+COLLAPSED = 0.1
+"""The spread below which embeddings are called all alike."""
+
+
+class Pretraining(nn.Module):
+    """The task that the loop trains.
+
+    An objective with an attribute `momentum` is taught: a copy of backbone and projector, which keeps that share of its
+    weights at each step and takes the rest from those that learn, sees the same views, and the objective gets what it
+    says as a third argument.
+
+    ears: sound (B, samples) → z (B, D), or None
+    monitor: pixels (n, 3, S, S) uint8 and targets (n,) of some labelled pictures to watch, or None
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        head: nn.Module,
+        objective: nn.Module,
+        normalise: Normalise,
+        ears: nn.Module | None = None,
+    ) -> None:
+        super().__init__()
+        self.backbone, self.projector, self.objective, self.normalise = backbone, head, objective, normalise
+        self.ears = ears
+        self.momentum: float | None = getattr(objective, "momentum", None)
+        if self.momentum is not None:
+            self.teacher = nn.Sequential(copy.deepcopy(backbone), copy.deepcopy(head)).requires_grad_(False)
+        self.monitor: tuple[Tensor, Tensor] | None = None
+
+    def training_step(self, batch: Batch) -> dict[str, Tensor]:
+        """views (N, 3, S, S), groups (N,) → the objective's loss and scalars over the rows of all processes.
+
+        Besides, `spread`: the deviation of rows of length one, over their dimensions, times √D. It is about 1 where
+        they are all over the sphere, and 0 where all are alike.
+        """
+        z, groups = self.projector(self.backbone(batch["views"])), batch["groups"]
+        if self.ears is not None:
+            heard = self.ears(batch["sounds"])
+            z, groups = torch.cat([z, heard]), torch.cat([groups, groups[: len(heard)]])
+        z, groups = gather(z), gather(groups)
+        taught = (gather(self._teach(batch["views"])),) if self.momentum is not None else ()
+        torch.manual_seed(batch["key"])  # what an objective draws is the same on every process
+        told: dict[str, Tensor] = self.objective(z, groups, *taught)
+        return told | {"spread": spread(z.detach())}
+
+    @torch.no_grad()
+    def _teach(self, views: Tensor) -> Tensor:
+        """What the teacher makes of the views, once it has taken in the last step."""
+        assert self.momentum is not None
+        learner = nn.Sequential(self.backbone, self.projector)
+        for kept, new in zip(self.teacher.parameters(), learner.parameters(), strict=True):
+            kept.lerp_(new, 1 - self.momentum)
+        z: Tensor = self.teacher(views)
+        return z
+
+    def evaluation(self) -> dict[str, float]:
+        """`knn20`, percent, of a third of the monitored pictures among the rest; {} where none have labels."""
+        if self.monitor is None:
+            return {}
+        pixels, targets = self.monitor
+        z = self.see(pixels)
+        third = len(z) // 3
+        accuracy = knn_accuracy(
+            z[third:], targets[third:], z[:third], targets[:third], k=20, classes=int(targets.max()) + 1
+        )
+        return {"knn20": 100 * accuracy}
+
+    def see(self, pixels: Tensor) -> Tensor:
+        """(n, 3, S, S) uint8 → features (n, D) float32 on the CPU."""
+        device = next(self.parameters()).device
+        return torch.cat([features(self.backbone, self.normalise, part, device) for part in torch.split(pixels, 256)])
+
+
+def spread(z: Tensor) -> Tensor:
+    """(N, D) of any length → how far rows lie apart: about 1 all over the sphere, 0 where all are alike."""
+    return F.normalize(z.float(), dim=1).var(0, correction=0).sum().sqrt()
+
+
+def collapsed(told: dict[str, float]) -> str | None:
+    """What to say where embeddings have become all alike; None where they have not."""
+    if told.get("spread", 1.0) >= COLLAPSED:
+        return None
+    return (
+        f"all embeddings are nearly alike (spread {told['spread']:.3f}, of about 1): this is a collapse, and nothing "
+        "is learnt; try a lower --lr, another --negatives (semihard rather than hard), or another --objective"
+    )

@@ -1,0 +1,67 @@
+"""What the objectives over pairs share: who is whose twin, the type they calculate in, two curves."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+def twins(groups: Tensor) -> tuple[Tensor, Tensor]:
+    """The pairs among rows: of every group its first and second row, its third and fourth, and so on.
+
+    groups: (N,) int64, equal where rows belong together; any values. An odd last row has no twin.
+    Returns: a and b, (n,) int64 each: row numbers of the first and the second of every pair. A GPU's host
+        waits once, for n.
+
+    >>> twins(torch.tensor([7, 3, 7, 3, 3, 5]))
+    (tensor([1, 0]), tensor([3, 2]))
+    """
+    if groups.ndim != 1:
+        raise ValueError(f"want groups (N,), not {(*groups.shape,)}")
+    order = groups.argsort(stable=True)
+    ordered = groups[order]
+    place = torch.arange(len(groups), device=groups.device)
+    first = torch.ones_like(ordered, dtype=torch.bool)
+    first[1:] = ordered[1:] != ordered[:-1]
+    rank = place - torch.where(first, place, 0).cummax(0).values if len(groups) else place
+    second = (rank % 2 == 1).nonzero().flatten()
+    return order[second - 1], order[second]
+
+
+def rows(z: Tensor, groups: Tensor, like: Tensor | None = None) -> Tensor:
+    """z: (N, D) of any float type → the same in float32, in float64 where it is that, or in the type of `like`.
+
+    like: (…, D), weights that the rows are to meet.
+    Raises: ValueError where z is not (N, D), groups not (N,), or D another than that of `like`.
+    """
+    if z.ndim != 2 or groups.shape != z.shape[:1]:
+        raise ValueError(f"want z (N, D) and groups (N,), not {(*z.shape,)} and {(*groups.shape,)}")
+    if like is None:
+        return z if z.dtype == torch.float64 else z.float()
+    if z.shape[1] != like.shape[-1]:
+        raise ValueError(f"want z of {like.shape[-1]} dimensions, not {z.shape[1]}")
+    return z.to(like.dtype)
+
+
+@torch.no_grad()
+def curves(z: Tensor, a: Tensor, b: Tensor) -> dict[str, Tensor]:
+    """What shows whether rows agree, and whether they collapse. z: (N, D); a, b: (n,) from `twins`.
+
+    Returns: `alignment`, the mean cosine of pairs; `spread`, √D times the mean over dimensions of the standard
+        deviation of all unit rows (Chen and He 2021, arXiv:2011.10566, section 4.1): 0 where all rows agree,
+        1 where they lie evenly on the sphere. Both are 0 without pairs.
+    """
+    if not len(a):
+        return {"alignment": z.new_zeros(()), "spread": z.new_zeros(())}
+    unit = F.normalize(z, dim=1)
+    spread = unit.std(0, correction=0).mean() * z.shape[1] ** 0.5
+    return {"alignment": (unit[a] * unit[b]).sum(1).mean(), "spread": spread}
+
+
+def nothing(z: Tensor, objective: nn.Module) -> Tensor:
+    """A loss of 0 with a gradient of 0 for z and every weight: DDP waits for a weight that has none."""
+    total = z.sum() * 0
+    for weight in objective.parameters():
+        total = total + weight.sum() * 0
+    return total

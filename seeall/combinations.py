@@ -122,3 +122,13 @@ def lines() -> list[str]:
         f"Negatives: {', '.join(use.negatives) or 'none'}."
         for name, use in USES.items()
     ]
+
+
+def table() -> str:
+    """The same for the README, in Markdown."""
+    rows = [("Objective", "What for", "Positives", "Negatives, its own first"), ("---",) * 4]
+    rows += [
+        (f"`{name}`", use.purpose, ", ".join(use.positives), ", ".join(use.negatives) or "none")
+        for name, use in USES.items()
+    ]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)

@@ -8,13 +8,14 @@ import shlex
 import shutil
 import subprocess
 import sys
+import wave
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from seeall import catalog, cli
+from seeall import cli
 from seeall.backbones.load import build
 
 ROOT = Path(__file__).parents[1]
@@ -60,12 +61,26 @@ def test_example(name: str, tmp_path: Path) -> None:
     assert list(run.glob("*.safetensors")), "nothing was kept"
 
 
+def speak(file: Path, hertz: float) -> None:
+    """A second of a tone."""
+    tone = 0.5 * torch.sin(torch.arange(8000) * 2 * torch.pi * hertz / 8000)
+    with wave.open(str(file), "wb") as out:
+        out.setnchannels(1)
+        out.setsampwidth(2)
+        out.setframerate(8000)
+        out.writeframes((tone * 32767).to(torch.int16).numpy().tobytes())
+
+
 def test_readme(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its commands as they are typed, one after the other, then its Python; training made small."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    for name in ("photos", "more-photos", "labelled"):
+    for name in ("photos", "more-photos", "labelled", "people", "videos", "heard/image"):
         shutil.copytree(folder, name)
+    for i, picture in enumerate(sorted(Path("heard/image").rglob("*.*g"))):
+        sound = Path("heard/sound", picture.relative_to("heard/image")).with_suffix(".wav")
+        sound.parent.mkdir(parents=True, exist_ok=True)
+        speak(sound, 200 + 10 * i)
     shutil.copy("photos/cat/00.png", "holiday.jpg")
     shutil.copy("photos/dog/01.jpg", "photos/blurred.jpg")
     lines = [line for block in blocks("README.md", "") for line in block.splitlines() if line.startswith("ssl ")]
@@ -79,15 +94,7 @@ def test_readme(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_contributing(tmp_path: Path) -> None:
-    objective, backbone, head = map(defined, blocks("CONTRIBUTING.md", "python"))
-
-    z = torch.randn(8, 4, requires_grad=True)
-    loss = objective["AlignUniform"](spread=0.5)
-    told = loss(z, torch.arange(4).repeat(2))
-    told["loss"].backward()
-    assert z.grad is not None and z.grad.isfinite().all() and z.grad.abs().max() > 0
-    torch.testing.assert_close(told["loss"], told["alignment"] + 0.5 * told["uniformity"])
-    assert list(catalog.settings(objective["AlignUniform"])) == ["spread"]
+    backbone, head = map(defined, blocks("CONTRIBUTING.md", "python"))
 
     network = backbone["regnet_y_400mf"]().eval()
     maps = network.stages(torch.zeros(1, 3, 33, 45))
@@ -101,6 +108,22 @@ def test_contributing(tmp_path: Path) -> None:
     results = head["finetune"](task, lambda t: (x, y), tmp_path / "run")
     assert results["loss"] < 0.69 and results["best top1"] >= 50
     assert (tmp_path / "run" / "checkpoints" / "best").exists()
+
+
+@pytest.mark.slow
+def test_a_new_objective_is_one_file_and_two_lines(tmp_path: Path) -> None:
+    """The change that CONTRIBUTING.md shows applies, and the contract picks the objective up and holds."""
+    for part in ("seeall", "tests", "pyproject.toml"):
+        copy = shutil.copytree if (ROOT / part).is_dir() else shutil.copy
+        copy(ROOT / part, tmp_path / part)
+    (change,) = blocks("CONTRIBUTING.md", "diff")
+    subprocess.run(["git", "apply"], input=change, text=True, check=True, cwd=tmp_path)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "tests/objectives/test_contract.py", "-q", "-k", "alignuniform"],
+        capture_output=True, text=True, cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )  # fmt: skip
+    found = re.search(r"(\d+) passed", done.stdout)
+    assert done.returncode == 0 and found and int(found[1]) > 5, done.stdout[-3000:]
 
 
 @pytest.mark.parametrize("document", ["README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md"])

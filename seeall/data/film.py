@@ -70,9 +70,12 @@ class Film:
                 found.append((frame.pts, bool(frame.key_frame)))
         return found
 
-    def decoded(self) -> Generator[VideoFrame]:
-        """All frames from here on. Raises: Unreadable at damage, once the frames before it are out."""
-        packets, why = self._packets(), ""
+    def decoded(self, key: int | None = None) -> Generator[VideoFrame]:
+        """All frames from here on, or from the key frame of a time stamp on, which is not far ahead.
+
+        Raises: Unreadable at damage, once the frames before it are out.
+        """
+        packets, why = self._packets(key), ""
         while not why:
             try:
                 packet = next(packets, None)
@@ -113,12 +116,12 @@ class Film:
             return False
         return True
 
-    def _packets(self) -> Iterator[Packet[VideoStream]]:
-        """Those from the next key frame on."""
+    def _packets(self, key: int | None = None) -> Iterator[Packet[VideoStream]]:
+        """Those from the next key frame on, of a time stamp or later."""
         assert self._container is not None
         begun = False
         for packet in self._container.demux(self._stream):
-            begun = begun or packet.is_keyframe
+            begun = begun or (packet.is_keyframe and (key is None or packet.pts is None or packet.pts >= key))
             if begun:
                 yield packet
 

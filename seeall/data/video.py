@@ -40,7 +40,7 @@ RATE = 8.0
 
 _OPEN = 3  # decoders that a thread keeps; one of 1080p holds about 50 MB
 _SEEK = 8  # frames that could be decoded in the time that a seek takes
-_RUNGS = 3  # key frames tried, each before the last, until the frame wanted comes out
+_EARLIER = 2  # key frames before its own that are tried where a frame does not come out
 _NOWHERE = sys.maxsize
 
 
@@ -233,7 +233,7 @@ class _Player:
     def _frame(self, number: int) -> VideoFrame:
         if number == self._at and self._last is not None:
             return self._last
-        key = own = int(self.video.keys[number])
+        own = int(self.video.keys[number])
         first, why = self._lost.get(own, (number + 1, ""))
         if number >= first:
             raise Unreadable(why)
@@ -242,28 +242,36 @@ class _Player:
                 if frame := self._on_to(number):
                     return frame
         why = ""
-        for _ in range(_RUNGS):
-            self._stand_at(key)
+        for place, key in self._ways(own):
+            self._stand_at(place, key)
             try:
                 if frame := self._on_to(number):
                     return frame
             except Unreadable as fault:
                 why = why or str(fault)
-            if key == 0:
-                break
-            key = int(self.video.keys[key - 1])
         if why:
             self._lost[own] = number, why
         raise Unreadable(why or f"the decoder gives no frame at {self.video.stamp(number)}")
 
-    def _stand_at(self, key: int) -> None:
-        """Stand before a key frame, or somewhere before that."""
+    def _ways(self, own: int) -> list[tuple[int, int]]:
+        """Where to seek and where to begin decoding, one after another, for a frame whose key frame is `own`.
+
+        Seeking in a transport stream may end behind the place; what is called a key frame may want some before it.
+        """
+        earlier: list[int] = []
+        for _ in range(_EARLIER):
+            if key := [own, *earlier][-1]:
+                earlier.append(int(self.video.keys[key - 1]))
+        return [(own, own), *((key, own) for key in earlier[:1]), *zip(earlier, earlier)]
+
+    def _stand_at(self, place: int, key: int) -> None:
+        """Seek to a key frame, to decode from that of number `key` on."""
         self._frames.close()
-        if not (key and self._film.seek(int(self.video.pts[key]))):
+        if place == 0 or not self._film.seek(int(self.video.pts[place])):
             fresh = Film(self.video.path)
             self._film.close()
             self._film = fresh
-        self._frames, self._passed = self._film.decoded(), 0
+        self._frames, self._passed = self._film.decoded(int(self.video.pts[key]) if key else None), 0
 
     def _on_to(self, number: int) -> VideoFrame | None:
         """Decode until a frame comes out; None where it does not. Raises: Unreadable at damage before it."""

@@ -225,8 +225,8 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """How many frames were decoded, as its one entry."""
     work, frames = Film.decoded, [0]
 
-    def counting(self: Film) -> Iterator[object]:
-        for frame in work(self):
+    def counting(self: Film, *key: int) -> Iterator[object]:
+        for frame in work(self, *key):
             frames[0] += 1
             yield frame
 
@@ -409,25 +409,25 @@ def test_a_damaged_group_is_not_decoded_for_every_frame_of_it(tmp_path: Path, de
     assert decoded[0] <= 60
 
 
-@pytest.mark.parametrize("codec", ["mpeg2video", "mpeg4", "libx264"])
+@pytest.mark.parametrize("codec", ["mpeg2video", "mpeg4"])
 def test_a_stream_with_a_hole(tmp_path: Path, codec: str) -> None:
+    """A packet of transport that never came takes its frame, and what follows up to the next key frame."""
     path = film(tmp_path / "v.ts", codec, {"g": "10", "bf": "0"})
     truth, whole = plain(path), probe(str(path))
     data = path.read_bytes()
     full = [i for i in range(0, len(data), 188) if data[i + 1 : i + 3] == b"\1\0" and data[i + 3] & 0x30 == 0x10]
-    hole = full[len(full) // 2]
-    path.write_bytes(data[:hole] + data[hole + 188 :])
-    video = probe(str(path))
-    assert FRAMES - 2 <= len(video) <= FRAMES
-    lost = []
-    for i in range(len(video)):
-        number = int(np.flatnonzero(whole.pts == video.pts[i])[0])
-        try:
-            assert np.array_equal(Reader()(Frame(video, i)), truth[number]), i
-        except Unreadable:
-            lost.append(number)
-    assert len(lost) < 11
-    assert lost == list(range(lost[0], lost[0] + len(lost))) if lost else len(video) < FRAMES
+    for hole in full:  # of the stream of pictures, without a header of its own
+        path.write_bytes(data[:hole] + data[hole + 188 :])
+        video = probe(str(path))
+        numbers = np.searchsorted(whole.pts, video.pts).tolist()
+        lost = set(range(FRAMES)) - set(numbers)
+        for i in random.Random(hole).sample(range(len(video)), len(video)):
+            try:
+                assert np.array_equal(Reader()(Frame(video, i)), truth[numbers[i]]), i
+            except Unreadable:
+                lost.add(numbers[i])
+        following = min((int(k) for k in whole.keys if k > min(lost)), default=FRAMES)
+        assert sorted(lost) == list(range(min(lost), following))
 
 
 @pytest.mark.parametrize("codec", ["mpeg2video", "libx264"])

@@ -36,8 +36,8 @@ from seeall.training.embed import Eye, squares
 LEARN, UNSEEN = range(1, 31), range(31, 41)
 OBJECTIVES = ("contrastive", "triplet", "margin")
 NEGATIVES = ("random", "semihard", "hard", "distance")
-SIZE, BACKBONE, BATCH = 64, "resnet18", 112
-SETTINGS = ("projector.layers=0", "together=4", "grey=0", "jitter=0.2", "hue=0", "crop_min=0.6", "lr=1e-3")
+SIZE, BACKBONE, BATCH = 48, "resnet18", 48
+SETTINGS = ("together=4", "grey=0", "jitter=0.2", "hue=0", "crop_min=0.6", "weight_decay=0.01", "lr=1e-3")
 
 
 class Peer(nn.Module):
@@ -115,7 +115,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("orl", type=Path)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=20)
+    parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--only", default="", help="objectives, with commas between them")
     parser.add_argument("--ours-only", action="store_true")
     parser.add_argument("--set", action="append", default=[])

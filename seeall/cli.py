@@ -216,20 +216,24 @@ def evaluate(
     val: Annotated[
         str | None, typer.Option(help="Labelled pictures to test on; else DATA's own splits, or a fifth.")
     ] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page that shows it, NAME.html.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the page of --html.")] = False,
     limit: Limit = None,
     seed: Seed = 0,
     json_: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """How good is a backbone? kNN, a linear probe and retrieval on labelled pictures."""
+    """How good is a backbone? Neighbours, a linear probe, retrieval, clusters and pairs, on labelled pictures."""
     _listen(quiet)
-    from seeall.data.pictures import find
-    from seeall.ssl import probes
-    from seeall.training.embed import Eye
+    from seeall.html import refuse
+    from seeall.ssl import probes, report
 
-    pictures = find(data, limit=limit, seed=seed)
-    train, test = probes.halves(pictures, find(val) if val else None, seed)
-    _tell(probes.evaluate(Eye.of(run).see_all, train, test), json_)
+    refuse(html, overwrite)
+    found = probes.examine(run, data, val, limit=limit, seed=seed)
+    if html:
+        report.write(html, f"What {run.absolute().name} sees in {data}", found)
+    wide = max(map(len, found.figures)) + 2
+    _tell(found.figures if json_ else {f"{name:<{wide}}": value for name, value in found.figures.items()}, json_)
 
 
 @_main.command()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from seeall import catalog
 from seeall.types import SeeallError
 
 VIEWS, LABELS, TIME, SOUND = POSITIVES = ("views", "labels", "time", "sound")
@@ -61,6 +62,9 @@ def check(objective: str, positives: str, negatives: str | None) -> str | None:
 
     Raises: SeeallError where the three do not go together, with the reason and what does.
     """
+    for role, name, names in (("positives", positives, catalog.POSITIVES), ("negatives", negatives, catalog.NEGATIVES)):
+        if name is not None and name not in names:
+            raise SeeallError(f"unknown {role} {name!r}: {catalog.suggest(name, names)}")
     if objective not in USES:
         return negatives or "all"
     use = USES[objective]
@@ -74,13 +78,13 @@ def check(objective: str, positives: str, negatives: str | None) -> str | None:
         return None
     if not use.negatives:
         raise SeeallError(f"--objective {objective} pushes nothing away: leave --negatives out")
+    rest = [n for n in use.negatives if (positives, n) not in _PAIRS]
     if chosen not in use.negatives:
         raise SeeallError(
             f"--objective {objective} does not go with --negatives {chosen}: {_why_not_apart(objective, chosen)}; "
-            f"it goes with {', '.join(use.negatives)}"
+            f"it goes with {', '.join(rest)}"
         )
     if (positives, chosen) in _PAIRS:
-        rest = [n for n in use.negatives if (positives, n) not in _PAIRS]
         raise SeeallError(
             f"--positives {positives} does not go with --negatives {chosen}: {_PAIRS[positives, chosen]}; "
             f"choose {', '.join(rest)}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import wave
 from collections.abc import Callable
 from pathlib import Path
 
@@ -190,6 +191,47 @@ BAD = [
     ("search {index} 1 --gpu maybe", "choose from auto, on, off"),
     ("demo --out {full}", "not empty"),
     ("demo --out {full} --overwrite", "left alone"),
+    ("pretrain {folder} --out {out} --positives label", "unknown positives 'label': did you mean labels"),
+    ("pretrain {folder} --out {out} --negatives semihrd", "unknown negatives 'semihrd': did you mean semihard"),
+    ("pretrain --settings --positives label", "unknown positives 'label': did you mean labels"),
+    ("pretrain --settings --negatives semihrd", "unknown negatives 'semihrd': did you mean semihard"),
+    ("pretrain {folder} --out {out} --objective byol --negatives hard", "byol pushes nothing away: leave --negatives"),
+    ("pretrain {folder} --out {out} --objective triplet --negatives reweighted", "which is simclr; it goes with semih"),
+    ("pretrain {folder} --out {out} --negatives hard", "simclr does not go with --negatives hard: it weighs all"),
+    ("pretrain {folder} --out {out} --objective moco --positives time", "would be wrong; it goes with views, labels"),
+    ("pretrain {folder} --out {out} --positives time --negatives queue", "time does not go with --negatives queue: wh"),
+    ("pretrain {folder} --out {out} --positives time --negatives neighbours", "late positives, no negatives; choose"),
+    ("pretrain {folder} --out {out} --objective simsiam --positives sound", "one predictor cannot serve pictures and"),
+    ("pretrain {folder} --out {out} --objective dino --positives sound", "its teacher looks at pictures alone; it go"),
+    ("pretrain {pairs} --out {out} --positives sound --set views=2", "with --positives sound a picture has one view"),
+    ("pretrain {pairs} --out {out} --positives sound --set layers=0", "sounds need projectors into one space"),
+    ("pretrain {folder} --out {out} --positives labels --set together=1", "'together' is 1: choose 2 pictures of a"),
+    ("pretrain {folder} --out {out} --positives time --set together=1", "'together' is 1: choose 2 pictures of a"),
+    ("pretrain {folder} --out {out} --set together=2", "unknown setting 'together'"),
+    ("pretrain {folder} --out {out} --set window=1", "unknown setting 'window'"),
+    ("pretrain {folder} --out {out} --objective moco --set negatives.size=9", "unknown setting 'negatives.size'"),
+    ("pretrain {folder} --out {out} --objective moco --set size=0", "size must be at least 1, not 0"),
+    ("pretrain {folder} --out {out} --objective triplet --set margin=1", "write objective.margin or negatives.margin"),
+    ("pretrain {folder} --out {out} --negatives reweighted --set decoupled=on", "decoupled already; leave decoupled"),
+    ("pretrain {plain} --out {out} --positives labels", "no labels found; give each class a sub-folder or a manifest"),
+    ("pretrain {same} --out {out} --positives labels", "all pictures have one label, so there is nothing to tell"),
+    ("pretrain {differ} --out {out} --positives labels", "no label has two pictures, so none belong together; give m"),
+    ("pretrain {few} --out {out} --positives labels --batch-size 8", "does not fit the 4 pictures that belong with another one"),
+    ("pretrain scenes:n=8,size=16 --out {out} --positives time", "no two frames of one clip; give videos, or a sub-"),
+    ("pretrain {folder} --out {out} --positives time --set window=0.02", "frames are 0.0417 s apart or more, so none"),
+    ("pretrain {folder} --out {out} --positives time --set window=0", "'window' is 0.0: choose a number above 0"),
+    ("pretrain {film} --out {out}", "none of the 3 pictures can be read"),
+    ("pretrain {film} --out {out} --positives time", "no two frames of one clip"),
+    ("pretrain {film}/none.mp4 --out {out} --positives time", "no two frames of one clip"),
+    ("pretrain {film}/none.mp4 --out {out}", "empty file"),
+    ("pretrain {film} --out {out} --positives sound", "none of the 3 pictures can be read"),
+    ("pretrain {folder} --out {out} --positives sound", "no pairs, for want of pictures in a sub-folder 'image'"),
+    ("pretrain {same} --out {out} --positives sound", "no sounds named; want a manifest with columns 'path' and"),
+    ("pretrain {nosound} --out {out} --positives sound", "no such file as gone.wav; paths are relative to the manife"),
+    ("pretrain {emptysound} --out {out} --positives sound", "the column 'sound' is empty for pairs/image/1.png; fill"),
+    ("pretrain {badsound} --out {out} --positives sound", "1 of 4 sounds cannot be read"),
+    ("pretrain {pairs} --out {out} --positives sound --set seconds=0", "'seconds' is 0.0: choose from 0.05 to 60"),
+    ("pretrain {pairs} --out {out} --positives sound --set mels=9999", "9999 bands are too many"),
 ]  # fmt: skip
 
 
@@ -203,6 +245,7 @@ def places(
     (root / "text.doc").write_text("words")
     (root / "junk" / "a.jpg").write_text("words")
     (root / "full" / "letter.txt").write_text("dear")
+    _with_partners(root)
     shutil.copytree(run, root / "damaged")
     whole = (run / "backbone.safetensors").read_bytes()
     (root / "damaged" / "backbone.safetensors").write_bytes(whole[: len(whole) // 2])
@@ -214,6 +257,36 @@ def places(
     (root / "broken" / "manifest.json").write_text("{")
     fixed = {p.name.split(".")[0]: p for p in root.iterdir()} | {"none": root / "none"}
     return lambda out: {**fixed, "run": run, "index": index, "folder": folder, "out": out}
+
+
+def _with_partners(root: Path) -> None:
+    """Pictures, sounds and videos that have something amiss with who belongs together."""
+    for folder in ("pairs/image", "pairs/sound", "plain", "more", "film"):
+        (root / folder).mkdir(parents=True)
+    for i in range(8):
+        for folder in ("pairs/image", "plain", "more")[2 * (i > 3) :]:
+            Image.new("RGB", (40, 32), (30 * i, 90, 0)).save(root / folder / f"{i}.png")
+    for i in range(4):
+        with wave.open(str(root / "pairs" / "sound" / f"{i}.wav"), "wb") as out:
+            out.setparams((1, 2, 8000, 0, "NONE", ""))
+            out.writeframes(bytes(range(200)) * 80)
+    (root / "film" / "none.mp4").touch()
+    (root / "film" / "broken.mp4").write_bytes(b"\0\0\0\x18ftypmp42\0\0\0\0mp42isom" + bytes(range(256)) * 40)
+    shutil.copy(root / "pairs" / "sound" / "0.wav", root / "film" / "sound alone.avi")
+    (root / "torn.wav").write_bytes(b"RIFF....WAVE")
+    names = [f"pairs/image/{i}.png" for i in range(4)]
+    sounds = [f"pairs/sound/{i}.wav" for i in range(4)]
+    for name, column, values in (
+        ("same", "label", ["a"] * 4),
+        ("differ", "label", list("abcd")),
+        ("nosound", "sound", ["gone.wav", *sounds[1:]]),
+        ("emptysound", "sound", [sounds[0], "", *sounds[2:]]),
+        ("badsound", "sound", ["torn.wav", *sounds[1:]]),
+    ):
+        rows = [f"{picture},{value}" for picture, value in zip(names, values)]
+        (root / f"{name}.csv").write_text("\n".join([f"path,{column}", *rows]) + "\n")
+    rows = [f"more/{i}.png,{label}" for i, label in enumerate("aabbcdef")]
+    (root / "few.csv").write_text("\n".join(["path,label", *rows]) + "\n")
 
 
 def state(where: dict[str, Path]) -> dict[Path, int]:

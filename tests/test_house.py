@@ -13,7 +13,7 @@ import seeall
 
 PACKAGE = Path(seeall.__file__).parent
 LAYERS = [
-    {"", "types", "catalog", "combinations", "console", "durable"},
+    {"", "types", "catalog", "combinations", "console", "durable", "html"},
     {"data", "backbones", "metrics"},
     {"training"},
     {"ssl", "heads", "index"},

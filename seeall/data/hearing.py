@@ -7,6 +7,8 @@ world makes of it.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import os
 from collections.abc import Callable, Sequence
 
 import torch
@@ -39,6 +41,19 @@ def find_heard(data: str, *, limit: int | None = None, seed: int = 0) -> Picture
     rows = paired.pictures.metadata or [{}] * len(paired)
     named = [{**row, SOUND: sound} for row, sound in zip(rows, paired.sounds)]
     return dataclasses.replace(paired.pictures, metadata=named)
+
+
+def fingerprint(pictures: Pictures) -> str:
+    """A digest of pictures and of the names and sizes of the sounds that go with them, if any."""
+    own = pictures.fingerprint()
+    sounds = [str(row[SOUND]) for row in pictures.metadata or () if row.get(SOUND)]
+    if not sounds:
+        return own
+    digest = hashlib.sha256(own.encode())
+    for sound in sounds:
+        size = os.stat(sound).st_size if os.path.exists(sound) else -1  # noqa: PTH110, PTH116
+        digest.update(f"{os.path.basename(sound)}\0{size}\n".encode(errors="replace"))  # noqa: PTH119
+    return digest.hexdigest()[:16]
 
 
 class Heard:
@@ -90,7 +105,9 @@ class Heard:
 
         Raises: SeeallError where one cannot be read.
         """
-        first = {name: i for i, name in reversed(list(enumerate(self.names)))}
+        first: dict[str, int] = {}
+        for i, name in enumerate(self.names):
+            first.setdefault(name, i)
         room, taken, silent = free_memory() * MEMORY_SHARE, 0, 0
         kept: dict[str, Tensor] | None = {}
         faults: list[str] = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import functools
 import itertools
@@ -60,13 +61,25 @@ def _order(n: int, seed: int, epoch: int) -> Tensor:
     return keyed.permutation(n, seed, _STREAM, epoch)
 
 
+def partnered(groups: Tensor) -> int:
+    """How many of the pictures whose groups (n,) these are belong with another one.
+
+    >>> partnered(torch.tensor([3, 5, 3, 4, 3]))
+    3
+    """
+    sizes = groups.unique(return_counts=True)[1]  # type: ignore[no-untyped-call]
+    return int(sizes[sizes > 1].sum())
+
+
 class Grouped:
     """Batches of several groups, `together` pictures of each, every group as often as any other.
 
     groups: epoch → (n,) int64 · batch: pictures in one. A group of one picture takes no part; one of fewer than
-    `together` gives all it has; the last one of a batch fills what room is left. No picture is twice in a batch.
+    `together` gives all it has; the last one of a batch fills what room is left. No picture is twice in a batch, and
+    no group comes again while another has not come at all.
 
-    Raises: SeeallError, when asked for an epoch, where groups of two and more hold fewer pictures than a batch.
+    Raises: SeeallError, when first asked for an epoch, where groups of two and more hold fewer pictures than a batch.
+    In later epochs, whose groups may be others, pictures that are alone fill what room is left.
     """
 
     def __init__(self, groups: Order, together: int, batch: int, seed: int) -> None:
@@ -84,25 +97,31 @@ class Grouped:
         mixed = keyed.permutation(len(groups), self.seed, _GROUPS, epoch)
         mixed = mixed[groups[mixed].argsort(stable=True)]
         _, sizes = groups[mixed].unique_consecutive(return_counts=True)  # type: ignore[no-untyped-call]
-        members = [part.tolist() for part in torch.split(mixed, sizes.tolist()) if len(part) > 1]
+        parts = [part.tolist() for part in torch.split(mixed, sizes.tolist())]
+        members, alone = [part for part in parts if len(part) > 1], [part[0] for part in parts if len(part) == 1]
         usable = sum(map(len, members))
-        if usable < self.batch:
+        if usable < self.batch and epoch == 0:
             raise SeeallError(
                 f"--batch-size {self.batch}: only {usable} pictures belong with another one; choose at most {usable}"
             )
         taken = [0] * len(members)  # how often each group has given a picture, over and over from its first
         rows: list[int] = []
-        turns = self._turns(len(members), epoch)
+        turns, waiting = self._turns(len(members), epoch), collections.deque[int]()
         for _ in range(len(groups) // self.batch):
-            room, here = self.batch, dict[int, int]()
+            room, here, passed = min(self.batch, usable), dict[int, int](), list[int]()
             while room:
-                g = next(turns)
+                g = waiting.popleft() if waiting else next(turns)
+                if g in here and len(here) < len(members):
+                    passed.append(g)
+                    continue
                 some, before = members[g], here.get(g, 0)
                 share = min(self.together, len(some) - before, room)
                 rows += [some[(taken[g] + j) % len(some)] for j in range(share)]
                 taken[g] += share
                 here[g] = before + share
                 room -= share
+            waiting.extendleft(reversed(passed))
+            rows += alone[: max(0, self.batch - usable)]
         return torch.tensor(rows)
 
     def _turns(self, count: int, epoch: int) -> Iterator[int]:

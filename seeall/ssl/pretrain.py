@@ -21,10 +21,11 @@ from seeall.backbones.load import build, factory, save
 from seeall.backbones.weights import RUN_FILE
 from seeall.console import log
 from seeall.data import keyed
-from seeall.data.hearing import find_heard
+from seeall.data.hearing import find_heard, fingerprint
 from seeall.data.pictures import Pictures, find
 from seeall.data.pixels import Store, load
-from seeall.data.sampler import Grouped, Order, Sampler
+from seeall.data.sampler import Grouped, Sampler, partnered
+from seeall.ssl import show
 from seeall.ssl.composing import Composed
 from seeall.ssl.feed import Feed
 from seeall.ssl.listening import Listening, keep
@@ -77,6 +78,10 @@ def parts(
     # an objective that picks its negatives by itself, as moco does, has no use for another's settings
     if negatives and (negatives == "neighbours" or "negatives" in catalog.positional(roles["objective"])):
         roles["negatives"] = catalog.find(catalog.NEGATIVES, negatives, "negatives")
+    elif negatives not in (None, "all") and objective not in catalog.OBJECTIVES:
+        raise SeeallError(
+            f"--negatives {negatives}: {objective} takes none; leave it out, or give it an argument 'negatives'"
+        )
     return roles
 
 
@@ -153,7 +158,7 @@ def pretrain(
         )
     pictures = (find_heard if positives == "sound" else find)(data, limit=limit, seed=seed)
     refuse_inside(out, pictures.root)
-    about = {"source": data, "pictures": len(pictures), "fingerprint": pictures.fingerprint()}
+    about = {"source": data, "pictures": len(pictures), "fingerprint": fingerprint(pictures)}
     run = _open(out, settings, about, resume, overwrite)
     if run and run.facts["status"] == "finished" and (out / RUN_FILE).exists():
         log.warning("%s is already finished; nothing to do", out)
@@ -162,14 +167,21 @@ def pretrain(
     resolved = run.facts.get("resolved", {}) if run else {}
     precision = resolved.get("precision") or precision
     engine = launch(devices=devices, precision=precision)
-    task = plan.task(backbone, weights, seed, plan.belonging(pictures, seed).ears)
+    belonging = plan.belonging(pictures, seed)
+    task = plan.task(backbone, weights, seed, belonging.ears)
     store, size = plan.read(pictures, resolved.get("image_size") or image_size, workers, allow_skipped, here)
     if resolved.get("pictures", len(store)) != len(store):
         raise SeeallError(
             f"--resume {out}: {len(store)} pictures can be read now, {resolved['pictures']} could when the run began; "
             "restore them or start a new run"
         )
-    batch = resolved.get("batch_size") or _batch(batch_size, len(store), engine.world)
+    if store.pictures is not pictures:
+        belonging = plan.belonging(store.pictures, seed)
+    usable = partnered(belonging.groups(0)) if belonging.together > 1 else len(store)
+    kind = "pictures that belong with another one" if usable < len(store) else "pictures"
+    batch = resolved.get("batch_size") or _batch(batch_size, usable, engine.world, kind)
+    order = _grouped(belonging, batch, seed) if belonging.together > 1 else None
+    belonging.prepare()
     if run is None:
         run = Run.create(out, settings, about, overwrite=overwrite) if engine.rank == 0 else Run(out, {}, writes=False)
     run.writes = engine.rank == 0
@@ -180,9 +192,6 @@ def pretrain(
         task.monitor = _monitor(store.pictures, size, seed)
 
     store.to(engine.device)
-    belonging = plan.belonging(store.pictures, seed)
-    belonging.prepare()
-    order: Order | None = Grouped(belonging.groups, belonging.together, batch, seed) if belonging.together > 1 else None
     sampler = Sampler(len(store), batch, seed, engine.rank, engine.world, order)
     composed = None
     if plan.composes:
@@ -192,7 +201,6 @@ def pretrain(
             size=size, seed=seed, epoch_steps=sampler.steps_per_epoch, folder=run.last.parent, before=sampler.epoch,
         )  # fmt: skip
         sampler = dataclasses.replace(sampler, order=composed)
-    sampler(0)  # finds fault with the batches, if there is any
     feed = Feed(store, plan.views, sampler, task, size, seed, engine.device, belonging)
     epoch_steps = max(1, sampler.steps_per_epoch // plan.loop["accumulate"])
     total = steps or epochs * epoch_steps
@@ -205,12 +213,14 @@ def pretrain(
     def end(journal: Journal, step: int) -> None:
         keep_all()  # before anything else: the rest is decoration
         feed.map(journal, step)
+        show.sheet(task, journal, step)
 
     try:
         results = fit(
             engine, task, feed.fetch, plan.optimiser, run,
             steps=total, epoch_steps=epoch_steps, samples=batch, seed=seed, background=feed.waits,
             compile=compile, resume=resume, begin=feed.show, end=end, best="knn20", notice=collapsed,
+            judged=functools.partial(show.distances, task),
             pause_every=composed.every if composed else 0, pause=composed.pause if composed else lambda t: None,
             evaluate_every=max(1, epochs // 10) * epoch_steps if task.monitor else 0, **plan.loop,
         )  # fmt: skip
@@ -246,9 +256,6 @@ class Plan:
         Raises: SeeallError for a setting that is none of theirs, or parts that do not go together.
         """
         names = {role: settings[role] for role in ("objective", "positives", "negatives")}
-        for role, table in (("positives", catalog.POSITIVES), ("negatives", catalog.NEGATIVES)):
-            if names[role] is not None and names[role] not in table:
-                raise SeeallError(f"unknown {role} {names[role]!r}: {catalog.suggest(names[role], table)}")
         catalog.find(catalog.OBJECTIVES, names["objective"], "objective")
         names["negatives"] = combinations.check(**names)
         roles = parts(backbone=settings["backbone"], optimiser=settings["optimiser"], **names)
@@ -319,6 +326,18 @@ def _objective(roles: Mapping[str, Any], chosen: Mapping[str, dict[str, Any]], d
     return made
 
 
+def _grouped(belonging: Belonging, batch: int, seed: int) -> Grouped:
+    """Batches of groups. Raises SeeallError where there can be none, or they would hold one group alone."""
+    if 2 * belonging.together > batch:
+        raise SeeallError(
+            f"setting 'together' is {belonging.together}: a batch of {batch} would hold one group alone; choose at "
+            f"most {batch // 2}, or a larger --batch-size"
+        )
+    order = Grouped(belonging.groups, belonging.together, batch, seed)
+    order(0)
+    return order
+
+
 def _open(
     out: Path, settings: Mapping[str, Any], about: Mapping[str, Any], resume: bool, overwrite: bool
 ) -> Run | None:
@@ -337,12 +356,12 @@ def _at_least(**numbers: tuple[int | None, int]) -> None:
             raise SeeallError(f"--{name.replace('_', '-')} {value} must be at least {least}")
 
 
-def _batch(asked: int | None, n: int, world: int) -> int:
+def _batch(asked: int | None, n: int, world: int, kind: str) -> int:
     if n < 2:
         raise SeeallError("one picture is not enough to learn from; give at least 2")
     batch = asked or (128 // world * world or world if n >= 256 else max(2, 1 << ((n // 2).bit_length() - 1)))
     if not 2 <= batch <= n:
-        raise SeeallError(f"--batch-size {batch} does not fit the {n} pictures; choose 2 to {n}")
+        raise SeeallError(f"--batch-size {batch} does not fit the {n} {kind}; choose 2 to {n}")
     if batch % world:
         raise SeeallError(f"--batch-size {batch} cannot be shared by {world} processes; choose a multiple of {world}")
     return batch

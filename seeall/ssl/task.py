@@ -27,6 +27,7 @@ class Pretraining(nn.Module):
 
     ears: sound (B, samples) → z (B, D), or None
     monitor: pixels (n, 3, S, S) uint8 and targets (n,) of some labelled pictures to watch, or None
+    monitored: their features (n, D) at the last evaluation, or None before there was one
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class Pretraining(nn.Module):
         if self.momentum is not None:
             self.teacher = nn.Sequential(copy.deepcopy(backbone), copy.deepcopy(head)).requires_grad_(False)
         self.monitor: tuple[Tensor, Tensor] | None = None
+        self.monitored: Tensor | None = None
 
     def training_step(self, batch: Batch) -> dict[str, Tensor]:
         """views (N, 3, S, S), groups (N,) → the objective's loss and scalars over the rows of all processes.
@@ -76,7 +78,7 @@ class Pretraining(nn.Module):
         if self.monitor is None:
             return {}
         pixels, targets = self.monitor
-        z = self.see(pixels)
+        z = self.monitored = self.see(pixels)
         third = len(z) // 3
         accuracy = knn_accuracy(
             z[third:], targets[third:], z[:third], targets[:third], k=20, classes=int(targets.max()) + 1

@@ -47,6 +47,11 @@ class Journal:
             file.parent.mkdir(exist_ok=True)
             Image.fromarray(pixels.permute(1, 2, 0).numpy()).save(file)
 
+    def histogram(self, name: str, values: Tensor, step: int) -> None:
+        """How values (n,) are spread, for TensorBoard's histograms over time; n above 0."""
+        if self.writes:
+            self._board.add_histogram(name, values, step, bins=64)
+
     def embedding(self, features: Tensor, labels: list[str] | None, sprites: Tensor, step: int) -> None:
         """Embeddings (n, D) with thumbnails (n, 3, H, W) in [0, 1] for TensorBoard's projector."""
         if self.writes:

@@ -77,6 +77,8 @@ def compose(table: Tensor, groups: Tensor, *, beside: int, together: int, seed: 
     order = keyed.permutation(n, seed, _SEEDS, epoch).tolist()
     near, group = table.tolist(), groups.tolist()
     mates = _mates(order, group) if together > 1 else {}
+    if together > 1:  # those that belong with nobody come last, to fill what room is left
+        order.sort(key=lambda row: len(mates[group[row]]) < 2)
     free = [True] * n
     rows: list[int] = []
 

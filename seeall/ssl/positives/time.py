@@ -3,7 +3,7 @@
 Time-contrastive learning (Sermanet et al. 2018, "Time-Contrastive Networks", arXiv:1704.06888, section 3), which pairs
 frames within a window and pushes away those outside. Departure: a clip is cut into stretches of one window's length,
 frames of a stretch being a group, so that belonging together is never at odds with itself. Where the cuts fall is drawn
-anew for every clip and epoch; so frames nearer than the window are together in most epochs, others never.
+anew for every clip and epoch; so frames d seconds apart are together in a share 1 - d / window of the epochs.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from seeall.console import log
 from seeall.data import keyed
 from seeall.data.clips import clips
 from seeall.data.pictures import Pictures
@@ -37,6 +38,8 @@ def time(pictures: Pictures, seed: int, *, window: float = 1.0, together: int = 
             f"{pictures.source}: frames are {shortest:.3g} s apart or more, so none lie within the window of "
             f"{window:g} s; choose a longer one by --set window=…"
         )
+
+    log.info("%d frames of %d clips", len(pictures), len(found.names))
 
     def groups(epoch: int) -> Tensor:
         start = keyed.uniform(seed, _CUTS, epoch, found.clip, n=1)[:, 0].double() * window

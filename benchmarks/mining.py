@@ -2,9 +2,9 @@
 
     python benchmarks/mining.py [--rounds 5]
 
-A step of ResNet-18 at 32 px on 512 pictures, four of each group: forward, loss, backward and AdamW. Distances and the
-choice of triplets are timed alone on the same embeddings, in turns with the step; medians. To expect on two cores: below
-one percent. About two minutes.
+A step of ResNet-18 at 32 px on 512 pictures, four of each group: forward, loss, backward and AdamW. Distances and
+the choice of triplets are timed alone on the same embeddings, in turns with the step; medians. To expect on two idle
+cores: one or two percent. About two minutes.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
     python benchmarks/moments.py DAVIS [--seeds 3]
 
-DAVIS is a folder of clips, NAME/frames/*.jpg, 24 a second. Learnt from and tested on: DAVIS; and on the synthetic world,
-where clips of other objects are tested on, 8 frames a second. Two measures, of features, by cosine, percent:
+DAVIS is a folder of clips, NAME/frames/*.jpg, 24 a second. Learnt from and tested on: DAVIS; and the synthetic world,
+tested on clips of other objects, 8 frames a second. Two measures, of features, by cosine, percent:
 
     clip      the nearest frame that is not within 1 s of the query is of its clip
     moment    the nearest frame, none within 0.25 s being counted, is of its clip and within 1 s

@@ -57,10 +57,9 @@ def main() -> None:
         for name, runs in found.items():
             row(name, [[100 * run[f"{d}_{measure}"] for run in runs] for d in DIRECTIONS])
         row("chance", [[100 * found["trained"][0][f"{d}_chance_{measure}"]] for d in DIRECTIONS])
-    pair = [100 * run["image_sound_pair_recall@1"] for run in found["trained"]]
-    print(
-        f"the very pair, image to sound: {statistics.mean(pair):.2f}, chance {100 * found['trained'][0]['pair_chance_recall@1']:.2f}"
-    )
+    pair = statistics.mean(100 * run["image_sound_pair_recall@1"] for run in found["trained"])
+    chance = 100 * found["trained"][0]["pair_chance_recall@1"]
+    print(f"the very pair, image to sound: {pair:.2f}, chance {chance:.2f}")
 
 
 def row(name: str, columns: list[list[float]]) -> None:

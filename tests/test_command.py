@@ -216,7 +216,7 @@ BAD = [
     ("pretrain {plain} --out {out} --positives labels", "no labels found; give each class a sub-folder or a manifest"),
     ("pretrain {same} --out {out} --positives labels", "all pictures have one label, so there is nothing to tell"),
     ("pretrain {differ} --out {out} --positives labels", "no label has two pictures, so none belong together; give m"),
-    ("pretrain {few} --out {out} --positives labels --batch-size 8", "does not fit the 4 pictures that belong with another one"),
+    ("pretrain {few} --out {out} --positives labels --batch-size 8", "fit the 4 pictures that belong with another"),
     ("pretrain scenes:n=8,size=16 --out {out} --positives time", "no two frames of one clip; give videos, or a sub-"),
     ("pretrain {folder} --out {out} --positives time --set window=0.02", "frames are 0.0417 s apart or more, so none"),
     ("pretrain {folder} --out {out} --positives time --set window=0", "'window' is 0.0: choose a number above 0"),

@@ -13,7 +13,7 @@ from lightly.loss import NegativeCosineSimilarity
 from lightly.models.modules.heads import BYOLPredictionHead
 from torch import Tensor, nn
 
-from seeall.ssl.twins import curves, nothing, rows, twins
+from seeall.ssl.twins import alignment, nothing, rows, twins
 from seeall.types import SeeallError
 
 
@@ -44,7 +44,7 @@ class BYOL(nn.Module):
 
         z: (N, D); groups: (N,) int64; taught: (N, D), the same rows seen by the teacher, no gradient goes there.
         Rows without a twin take no part.
-        Returns: `loss`, -1 to 1, and 0 without pairs; `alignment` and `spread` of z, see `curves`.
+        Returns: `loss`, -1 to 1, and 0 without pairs; `alignment`, the mean cosine of pairs.
         Raises: ValueError where the shapes are others.
         """
         with torch.autocast(z.device.type, enabled=False):
@@ -55,4 +55,4 @@ class BYOL(nn.Module):
                 loss = self.criterion(self.predictor(z[torch.cat([a, b])]), taught[torch.cat([b, a])])
             else:
                 loss = nothing(z, self)
-            return {"loss": loss, **curves(z, a, b)}
+            return {"loss": loss, "alignment": alignment(z, a, b)}

@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from lightly.loss import DINOLoss
 from torch import Tensor, nn
 
-from seeall.ssl.twins import curves, nothing, rows, twins
+from seeall.ssl.twins import alignment, nothing, rows, twins
 from seeall.types import SeeallError
 
 
@@ -85,7 +85,7 @@ class DINO(nn.Module):
         z: (N, D); groups: (N,) int64; taught: (N, D), the same rows seen by the teacher, no gradient goes there.
         Rows without a twin take no part.
         Returns: `loss`, 0 without pairs; `entropy`, of the teacher's shares, nats, log K where it is undecided;
-            `alignment` and `spread` of z, see `curves`.
+            `alignment`, the mean cosine of pairs.
         Raises: ValueError where the shapes are others.
         """
         with torch.autocast(z.device.type, enabled=False):
@@ -101,7 +101,7 @@ class DINO(nn.Module):
                 loss = self.criterion([teacher[a], teacher[b]], [student[a], student[b]])
                 if self.training:
                     self._move_centre(teacher[torch.cat([a, b])])
-            return {"loss": loss, "entropy": entropy, **curves(z, a, b)}
+            return {"loss": loss, "entropy": entropy, "alignment": alignment(z, a, b)}
 
     def _entropy(self, teacher: Tensor) -> Tensor:
         """teacher: (n, K) → mean entropy of its shares, nats."""

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from seeall.ssl.twins import curves, nothing, rows, twins
+from seeall.ssl.twins import alignment, nothing, rows, twins
 from seeall.types import SeeallError
 
 
@@ -61,7 +61,7 @@ class MoCo(nn.Module):
         z: (N, D); groups: (N,) int64, the same number for the same group at every step; taught: (N, D), the same
         rows seen by the teacher, no gradient goes there. Rows without a twin are remembered and no queries.
         Returns: `loss`, 0 without pairs; `accuracy`, the share of queries that are closer to their key than to
-            any negative; `alignment` and `spread` of z, see `curves`.
+            any negative; `alignment`, the mean cosine of pairs.
         Raises: ValueError where the shapes are others.
         """
         with torch.autocast(z.device.type, enabled=False):
@@ -76,7 +76,7 @@ class MoCo(nn.Module):
                 accuracy = (logits[:, 0] > logits[:, 1:].amax(1)).to(z.dtype).mean()
             if self.training:
                 self._remember(keys, groups)
-            return {"loss": loss, "accuracy": accuracy, **curves(z, a, b)}
+            return {"loss": loss, "accuracy": accuracy, "alignment": alignment(z, a, b)}
 
     def _logits(self, query: Tensor, groups: Tensor, key: Tensor) -> Tensor:
         """query, key: (n, D); groups: (n,) → (n, 1 + size): the positive first, -∞ for what is no negative."""

@@ -13,7 +13,7 @@ from lightly.loss import NegativeCosineSimilarity
 from lightly.models.modules.heads import SimSiamPredictionHead
 from torch import Tensor, nn
 
-from seeall.ssl.twins import curves, nothing, rows, twins
+from seeall.ssl.twins import alignment, nothing, rows, twins
 from seeall.types import SeeallError
 
 
@@ -40,7 +40,7 @@ class SimSiam(nn.Module):
         """The loss in the type of the predictor's weights, float32 as a rule.
 
         z: (N, D); groups: (N,) int64. Rows without a twin take no part.
-        Returns: `loss`, -1 to 1, and 0 without pairs; `alignment` and `spread`, see `curves`.
+        Returns: `loss`, -1 to 1, and 0 without pairs; `alignment`, the mean cosine of pairs.
         Raises: ValueError where the shapes are others.
         """
         with torch.autocast(z.device.type, enabled=False):
@@ -50,4 +50,4 @@ class SimSiam(nn.Module):
                 loss = self.criterion(self.predictor(z[torch.cat([a, b])]), z[torch.cat([b, a])].detach())
             else:
                 loss = nothing(z, self)
-            return {"loss": loss, **curves(z, a, b)}
+            return {"loss": loss, "alignment": alignment(z, a, b)}

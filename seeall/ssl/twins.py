@@ -1,4 +1,4 @@
-"""What the objectives over pairs share: who is whose twin, the type they calculate in, two curves."""
+"""What the objectives over pairs share: who is whose twin, the type they calculate in, a curve."""
 
 from __future__ import annotations
 
@@ -45,18 +45,10 @@ def rows(z: Tensor, groups: Tensor, like: Tensor | None = None) -> Tensor:
 
 
 @torch.no_grad()
-def curves(z: Tensor, a: Tensor, b: Tensor) -> dict[str, Tensor]:
-    """What shows whether rows agree, and whether they collapse. z: (N, D); a, b: (n,) from `twins`.
-
-    Returns: `alignment`, the mean cosine of pairs; `spread`, √D times the mean over dimensions of the standard
-        deviation of all unit rows (Chen and He 2021, arXiv:2011.10566, section 4.1): 0 where all rows agree,
-        1 where they lie evenly on the sphere. Both are 0 without pairs.
-    """
-    if not len(a):
-        return {"alignment": z.new_zeros(()), "spread": z.new_zeros(())}
+def alignment(z: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """The mean cosine of pairs, 0 without any. z: (N, D); a, b: (n,) from `twins`."""
     unit = F.normalize(z, dim=1)
-    spread = unit.std(0, correction=0).mean() * z.shape[1] ** 0.5
-    return {"alignment": (unit[a] * unit[b]).sum(1).mean(), "spread": spread}
+    return (unit[a] * unit[b]).sum() / max(len(a), 1)
 
 
 def nothing(z: Tensor, objective: nn.Module) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 from lightly.loss import VICRegLoss
 from torch import Tensor, nn
 
-from seeall.ssl.twins import curves, nothing, rows, twins
+from seeall.ssl.twins import alignment, nothing, rows, twins
 from seeall.types import SeeallError
 
 
@@ -41,11 +41,11 @@ class VICReg(nn.Module):
         """The loss in float32 or, where z is that, float64.
 
         z: (N, D), not normalised; groups: (N,) int64. Rows without a twin take no part.
-        Returns: `loss`, 0 for fewer than two pairs, which have no variance; `alignment` and `spread`, see `curves`.
+        Returns: `loss`, 0 for fewer than two pairs, which have no variance; `alignment`, the mean cosine of pairs.
         Raises: ValueError where the shapes are others.
         """
         with torch.autocast(z.device.type, enabled=False):
             z = rows(z, groups)
             a, b = twins(groups)
             loss = self.criterion(z[a], z[b]) if len(a) > 1 else nothing(z, self)
-            return {"loss": loss, **curves(z, a, b)}
+            return {"loss": loss, "alignment": alignment(z, a, b)}

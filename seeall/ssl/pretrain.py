@@ -166,8 +166,8 @@ def pretrain(
 
     resolved = run.facts.get("resolved", {}) if run else {}
     precision = resolved.get("precision") or precision
-    engine = launch(devices=devices, precision=precision)
     belonging = plan.belonging(pictures, seed)
+    engine = launch(devices=devices, precision=precision)
     task = plan.task(backbone, weights, seed, belonging.ears)
     store, size = plan.read(pictures, resolved.get("image_size") or image_size, workers, allow_skipped, here)
     if resolved.get("pictures", len(store)) != len(store):

@@ -8,6 +8,8 @@ anew for every clip and epoch; so frames d seconds apart are together in a share
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 
@@ -41,6 +43,7 @@ def time(pictures: Pictures, seed: int, *, window: float = 1.0, together: int = 
 
     log.info("%d frames of %d clips", len(pictures), len(found.names))
 
+    @functools.lru_cache(maxsize=2)
     def groups(epoch: int) -> Tensor:
         start = keyed.uniform(seed, _CUTS, epoch, found.clip, n=1)[:, 0].double() * window
         stretch = ((found.seconds + start) / window).floor().long()

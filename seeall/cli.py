@@ -101,9 +101,10 @@ def _tell(facts: Mapping[str, Any], as_json: bool) -> None:
     if as_json:
         print(json.dumps(facts, ensure_ascii=False))
         return
+    wide = max(16, *(len(name) + 2 for name in facts))
     for name, value in facts.items():
         shown = f"{value:.2f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
-        print(f"{name:<16}{shown}")
+        print(f"{name:<{wide}}{shown}")
 
 
 @_main.callback(invoke_without_command=True)
@@ -232,8 +233,7 @@ def evaluate(
     found = probes.examine(run, data, val, limit=limit, seed=seed)
     if html:
         report.write(html, f"What {run.absolute().name} sees in {data}", found)
-    wide = max(map(len, found.figures)) + 2
-    _tell(found.figures if json_ else {f"{name:<{wide}}": value for name, value in found.figures.items()}, json_)
+    _tell(found.figures, json_)
 
 
 @_main.command()
@@ -374,12 +374,10 @@ def search(
 ) -> None:
     """Find look-alikes of pictures in an index."""
     _listen(quiet)
+    from seeall.html import refuse
     from seeall.index.query import page, search
 
-    if html and html.suffix.lower() not in (".html", ".htm"):
-        raise SeeallError(f"--html {html}: a page's name ends in .html")
-    if html and html.exists() and not overwrite:
-        raise SeeallError(f"--html {html} is already there; replace it by --overwrite, or choose another name")
+    refuse(html, overwrite)
     results = search(index, images, k, run=run, gpu=gpu)
     if html:
         page(html, index, results)

@@ -27,14 +27,16 @@ class SeeallError(Exception):
 class _Views(TypedDict):
     views: Tensor
     groups: Tensor
+    pictures: int
     key: int
 
 
 class Batch(_Views, total=False):
     """What a training step receives.
 
-    views: (N, 3, S, S) float, normalised; groups: (N,) int64, equal where samples belong together; key: a seed for what
-    is drawn while the step is taken; sounds: (B, samples) float, heard with the first B views, if there are any.
+    views: (N, 3, S, S) float, normalised, all first views before all second ones; groups: (N,) int64, equal where
+    samples belong together; pictures: B; key: a seed for what is drawn while the step is taken; sounds: (B, samples)
+    float, heard with the pictures, if there are any.
     """
 
     sounds: Tensor

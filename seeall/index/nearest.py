@@ -17,8 +17,8 @@ _BLOCK = 1 << 14
 def nearest(vectors: Tensor, k: int, *, gpu: Gpu = "auto") -> tuple[Tensor, Tensor]:
     """Cosines (n, k) and rows (n, k) int64 of the k nearest to each of `vectors` (n, D), of length one; best first.
 
-    A vector is its own nearest. From 100,000 on, ones that an inverted file does not find are missed, a hundredth of
-    them; -1 stands where there are no more.
+    A vector is its own nearest. From 100,000 on, about one in a hundred is missed, as an inverted file is used. There
+    are n columns where k is more.
     """
     data = np.ascontiguousarray(vectors.cpu().numpy(), dtype=np.float32)
 

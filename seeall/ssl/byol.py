@@ -23,7 +23,7 @@ class BYOL(nn.Module):
     Args:
         dim: D, width of the rows.
         hidden: width inside the predictor; that of the projector is usual.
-        momentum: the share of the teacher's weights that stays at each step; whoever keeps the teacher reads it.
+        momentum: the share of the teacher's weights that stays at each micro-batch; whoever keeps the teacher reads it.
 
     Raises:
         SeeallError: a setting is out of its range.

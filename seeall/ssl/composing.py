@@ -6,10 +6,12 @@ import re
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor
 
 from seeall import durable
+from seeall.console import log
 from seeall.data.pixels import Store, stretches
 from seeall.data.sampler import Order
 from seeall.ssl.negatives.neighbours import Neighbours, Search, compose
@@ -65,10 +67,15 @@ class Composed:
         if not turn:
             return
         file = self.folder / f"neighbours-{turn}.safetensors"
-        if self.engine.everyone(file.exists())[0]:
-            self._table = load_file(file)["rows"]
+        kept = self.engine.everyone(_read(file))[0]
+        if kept is not None:
+            self._table = kept
             return
-        self._table = self.how.table(self.search, self._look())
+        if t % self.every:
+            log.warning("%s is missing or damaged: made anew, so the run is not quite what it would have been", file)
+        vectors = self._look()
+        self._table = self.engine.everyone(self.how.table(self.search, vectors) if self.engine.rank == 0 else None)[0]
+        assert self._table is not None
         if self.engine.rank == 0:
             file.parent.mkdir(exist_ok=True)
             content = save({"rows": self._table.contiguous()})
@@ -87,3 +94,12 @@ class Composed:
             found.append(self.task.see(self.store.middle(torch.tensor(part) + share.start, self.size)))
         self.task.train()
         return torch.cat(self.engine.everyone(torch.cat(found)))
+
+
+def _read(file: Path) -> Tensor | None:
+    """A table that was kept; None where there is none, or it is damaged."""
+    try:
+        rows: Tensor = load_file(file)["rows"]
+    except (SafetensorError, KeyError, OSError):
+        return None
+    return rows

@@ -38,9 +38,9 @@ class DINO(nn.Module):
         dim: D, width of the rows.
         prototypes: K.
         student_temperature, teacher_temperature: the lower the teacher's, the sharper what is to be matched.
-        centre_momentum: the share of the centre that stays at each step.
-        momentum: the share of the teacher's weights that stays at each step; its prototypes are kept here, all else
-            is with whoever keeps the teacher, and reads it.
+        centre_momentum: the share of the centre that stays at each micro-batch.
+        momentum: the share of the teacher's weights that stays at each micro-batch; its prototypes are kept here, all
+            else by whoever keeps the teacher.
 
     Raises:
         SeeallError: a setting is out of its range.

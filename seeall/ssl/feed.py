@@ -65,6 +65,7 @@ class Feed:
         batch: Batch = {
             "views": self.task.normalise(self.cut(rows, visit)),
             "groups": groups.to(self.device, non_blocking=True),
+            "pictures": len(rows),
             "key": keyed.seed(self.seed, _DRAWS, t),
         }
         if self.belonging.hear:

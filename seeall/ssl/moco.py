@@ -31,7 +31,7 @@ class MoCo(nn.Module):
         dim: D, width of the rows.
         size: keys in the memory.
         temperature: T.
-        momentum: the share of the teacher's weights that stays at each step; whoever keeps the teacher reads it.
+        momentum: the share of the teacher's weights that stays at each micro-batch; whoever keeps the teacher reads it.
             0.99 suits short runs, 0.999 long ones.
 
     Raises:

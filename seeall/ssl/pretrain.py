@@ -201,6 +201,8 @@ def pretrain(
             size=size, seed=seed, epoch_steps=sampler.steps_per_epoch, folder=run.last.parent, before=sampler.epoch,
         )  # fmt: skip
         sampler = dataclasses.replace(sampler, order=composed)
+        if not steps and epochs <= plan.composes.every:
+            log.warning("neighbours are first looked for after epoch %d, so never in this run", plan.composes.every)
     feed = Feed(store, plan.views, sampler, task, size, seed, engine.device, belonging)
     epoch_steps = max(1, sampler.steps_per_epoch // plan.loop["accumulate"])
     total = steps or epochs * epoch_steps

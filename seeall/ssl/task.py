@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 
 import torch
 import torch.nn.functional as F
@@ -16,14 +17,16 @@ from seeall.types import Batch
 
 COLLAPSED = 0.1
 """The spread below which embeddings are called all alike."""
+LINE = (0.4, 2.0)
+"""The spread and the dimensions below which, together, they are called the same."""
 
 
 class Pretraining(nn.Module):
     """The task that the loop trains.
 
     An objective with an attribute `momentum` is taught: a copy of backbone and projector, which keeps that share of its
-    weights at each step and takes the rest from those that learn, sees the same views, and the objective gets what it
-    says as a third argument.
+    weights at each micro-batch and takes the rest from those that learn, sees the same views, and what it says is the
+    objective's third argument.
 
     ears: sound (B, samples) → z (B, D), or None
     monitor: pixels (n, 3, S, S) uint8 and targets (n,) of some labelled pictures to watch, or None
@@ -50,18 +53,18 @@ class Pretraining(nn.Module):
     def training_step(self, batch: Batch) -> dict[str, Tensor]:
         """views (N, 3, S, S), groups (N,) → the objective's loss and scalars over the rows of all processes.
 
-        Besides, `spread`: the deviation of rows of length one, over their dimensions, times √D. It is about 1 where
-        they are all over the sphere, and 0 where all are alike.
+        Besides, of rows of length one: `spread`, how far they lie apart, and `dimensions`, over how many directions.
         """
         z, groups = self.projector(self.backbone(batch["views"])), batch["groups"]
         if self.ears is not None:
             heard = self.ears(batch["sounds"])
             z, groups = torch.cat([z, heard]), torch.cat([groups, groups[: len(heard)]])
-        z, groups = gather(z), gather(groups)
-        taught = (gather(self._teach(batch["views"])),) if self.momentum is not None else ()
+        copies = len(z) // batch["pictures"]
+        z, groups = _of_all(z, copies), _of_all(groups, copies)
+        taught = (_of_all(self._teach(batch["views"]), copies),) if self.momentum is not None else ()
         torch.manual_seed(batch["key"])  # what an objective draws is the same on every process
         told: dict[str, Tensor] = self.objective(z, groups, *taught)
-        return told | {"spread": spread(z.detach())}
+        return told | {"spread": spread(z.detach()), "dimensions": dimensions(z.detach())}
 
     @torch.no_grad()
     def _teach(self, views: Tensor) -> Tensor:
@@ -96,11 +99,35 @@ def spread(z: Tensor) -> Tensor:
     return F.normalize(z.float(), dim=1).var(0, correction=0).sum().sqrt()
 
 
+def dimensions(z: Tensor) -> Tensor:
+    """(N, D) of any length → (sum of variances)² / sum of squared ones, along the axes of rows of length one.
+
+    From 1, where rows differ along one axis, to D, where they do so evenly along all: the participation ratio.
+    """
+    z = F.normalize(z.float(), dim=1)
+    z = z - z.mean(0)
+    products = z @ z.T if len(z) < z.shape[1] else z.T @ z
+    return products.trace().square() / products.square().sum().clamp(min=1e-20)
+
+
+def _of_all(x: Tensor, copies: int) -> Tensor:
+    """The rows of all processes in the order in which one process would have them: all first views, then all second."""
+    rows = gather(x)
+    if len(rows) == len(x) or copies == 1:
+        return rows
+    by_process = rows.view(len(rows) // len(x), copies, -1, *x.shape[1:])
+    return by_process.transpose(0, 1).flatten(0, 2)
+
+
 def collapsed(told: dict[str, float]) -> str | None:
-    """What to say where embeddings have become all alike; None where they have not."""
-    if told.get("spread", 1.0) >= COLLAPSED:
+    """What to say where embeddings have become all alike; None where they have not.
+
+    Behind a last BatchNorm rows keep some spread, but along one axis alone.
+    """
+    apart, over = told.get("spread", 1.0), told.get("dimensions", math.inf)
+    if apart >= COLLAPSED and not (apart < LINE[0] and over < LINE[1]):
         return None
     return (
-        f"all embeddings are nearly alike (spread {told['spread']:.3f}, of about 1): this is a collapse, and nothing "
+        f"all embeddings are nearly alike (spread {apart:.3f}, of about 1): this is a collapse, and nothing "
         "is learnt; try a lower --lr, another --negatives (semihard rather than hard), or another --objective"
     )

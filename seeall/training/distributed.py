@@ -99,6 +99,8 @@ def synchronise_batchnorm(module: nn.Module, device: torch.device) -> nn.Module:
             )
             state = child.state_dict()
             synced.to(next(iter(state.values()))).load_state_dict(state)
+            for new, old in zip(synced.parameters(), child.parameters()):
+                new.requires_grad_(old.requires_grad)
             setattr(module, name, synced.train(child.training))
         else:
             synchronise_batchnorm(child, device)

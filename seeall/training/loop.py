@@ -226,7 +226,7 @@ def fit(
     evaluate_every: steps between evaluations, 0 for none · best: the metric whose highest value is kept
     checkpoint_seconds: at most so long between checkpoints
     pause: called, before it is fetched, with the first micro-batch and every `pause_every`-th one; nothing is fetched
-        ahead of it, so it may change what is fetched
+        ahead of it, so it may change what is fetched. The step before it is always saved
     begin, judged, end: called with the journal before the first step, after an evaluation and after the last step, for
         pictures worth keeping
     notice: mean scalars of an epoch → what is worth a warning, or None
@@ -259,7 +259,8 @@ def fit(
 
             done = t + 1
             over = done % epoch_steps == 0 or done == steps
-            due = done == steps or time.monotonic() - training.saved >= checkpoint_seconds
+            paused = pause_every and done * accumulate // pause_every > t * accumulate // pause_every
+            due = done == steps or paused or time.monotonic() - training.saved >= checkpoint_seconds
             judge = run.writes and evaluate_every > 0 and (done % evaluate_every == 0 or done == steps)
             watch.take(t, told, signals.number > 0)
             if over or due or judge:  # what is saved must be known to be sound
@@ -279,7 +280,7 @@ def fit(
                 journal.scalars(done, {**means, "lr": lr, "pictures_per_second": rate, "data_wait": share})
                 if (words := notice(means)) and not warned:
                     warned = True
-                    log.warning("epoch %d: %s", done // epoch_steps, words)
+                    log.warning("epoch %d: %s", -(-done // epoch_steps), words)
             if judge:
                 journal.scalars(done, training.evaluate(done, best))
                 judged(journal, done)

@@ -144,6 +144,7 @@ def test_everything_that_learns_moves(objective: str, negatives: str | None) -> 
         batch: Batch = {
             "views": torch.randn(8, 3, 32, 32, generator=torch.Generator().manual_seed(turn)),
             "groups": torch.tensor(BATCHES["two views"]) + 4 * turn,
+            "pictures": 4,
             "key": turn,
         }
         told = task.training_step(batch)

@@ -14,11 +14,13 @@ the epoch alone.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
+from seeall.console import log
 from seeall.data import keyed
 from seeall.types import SeeallError
 
@@ -54,12 +56,20 @@ class Neighbours:
 
     def table(self, search: Search, vectors: Tensor) -> Tensor:
         """Vectors (n, D), of any length → (n, k) int64 rows of each one's neighbours, best first, -1 for none."""
-        vectors = torch.nn.functional.normalize(vectors.float(), dim=1)
+        vectors = vectors.float() - vectors.float().mean(0)  # features are all positive, so nearly parallel at first
+        vectors = torch.nn.functional.normalize(vectors, dim=1)
         cosine, rows = search(vectors, min(self.asked, len(vectors)))
         itself = rows == torch.arange(len(vectors))[:, None]
         cosine, rows = _closed_up(cosine, rows, itself | (rows < 0))
         near = torch.arange(rows.shape[1]) < self.skip
-        return _closed_up(cosine, rows, near | (cosine > self.ceiling) | (rows < 0))[1]
+        rows = _closed_up(cosine, rows, near | (cosine > self.ceiling) | (rows < 0))[1]
+        lonely = float((rows[:, :1] < 0).float().mean()) if rows.shape[1] else 1.0
+        if lonely > 0.5:
+            log.warning(
+                "%.0f %% of the pictures have no neighbour to stand beside: all are among the %d skipped, or above the "
+                "ceiling of %g; batches are mostly random", 100 * lonely, self.skip, self.ceiling,
+            )  # fmt: skip
+        return rows
 
 
 def _closed_up(cosine: Tensor, rows: Tensor, without: Tensor) -> tuple[Tensor, Tensor]:
@@ -71,41 +81,55 @@ def _closed_up(cosine: Tensor, rows: Tensor, without: Tensor) -> tuple[Tensor, T
 def compose(table: Tensor, groups: Tensor, *, beside: int, together: int, seed: int, epoch: int) -> Tensor:
     """(n, k) neighbours and (n,) groups → (n,) all rows once, each followed by its neighbours that are still free.
 
-    together: pictures of a group that come with each of them.
+    together: pictures of a group that come with each of them; those that belong with nobody then come last.
     """
+    found = clusters(table, groups, beside=beside, together=together, seed=seed, epoch=epoch)
+    # the later a cluster was begun, the fewer neighbours were left; an epoch leaves its end out, which should be anyone
+    mixed = keyed.permutation(len(found), seed, _SEEDS, epoch, 1).tolist()
+    if together > 1:
+        group = groups.tolist()
+        sizes = Counter(group)
+        mixed.sort(key=lambda c: sizes[group[found[c][0]]] < 2)
+    return torch.tensor([row for c in mixed for row in found[c]])
+
+
+def clusters(table: Tensor, groups: Tensor, *, beside: int, together: int, seed: int, epoch: int) -> list[list[int]]:
+    """Rows and the neighbours that follow them, in the order in which they were begun; see `compose`."""
     n = len(table)
     order = keyed.permutation(n, seed, _SEEDS, epoch).tolist()
     near, group = table.tolist(), groups.tolist()
     mates = _mates(order, group) if together > 1 else {}
-    if together > 1:  # those that belong with nobody come last, to fill what room is left
-        order.sort(key=lambda row: len(mates[group[row]]) < 2)
     free = [True] * n
-    rows: list[int] = []
 
-    def take(row: int) -> None:
+    def take(row: int) -> list[int]:
         """A row and, of its group, as many free ones as belong with it."""
-        wanted = [row, *(mate for mate in mates.get(group[row], ()) if mate != row and free[mate])][:together]
-        for one in wanted:
-            free[one] = False
-        rows.extend(wanted)
+        free[row] = False
+        wanted, rest = [row], mates.get(group[row], [])
+        while rest and len(wanted) < together:
+            mate = rest.pop()
+            if free[mate]:
+                free[mate] = False
+                wanted.append(mate)
+        return wanted
 
+    found: list[list[int]] = []
     for row in order:
         if not free[row]:
             continue
-        here = {group[row]}
-        take(row)
+        here, cluster = {group[row]}, take(row)
         for other in near[row]:
             if len(here) > beside:
                 break
             if other >= 0 and free[other] and group[other] not in here:
                 here.add(group[other])
-                take(other)
-    return torch.tensor(rows)
+                cluster += take(other)
+        found.append(cluster)
+    return found
 
 
 def _mates(order: list[int], group: list[int]) -> dict[int, list[int]]:
-    """The rows of each group, in the order given."""
+    """The rows of each group, the first in the order given standing last, to be popped."""
     found: dict[int, list[int]] = {}
-    for row in order:
+    for row in reversed(order):
         found.setdefault(group[row], []).append(row)
     return found

@@ -81,7 +81,7 @@ def _closed_up(cosine: Tensor, rows: Tensor, without: Tensor) -> tuple[Tensor, T
 def compose(table: Tensor, groups: Tensor, *, beside: int, together: int, seed: int, epoch: int) -> Tensor:
     """(n, k) neighbours and (n,) groups → (n,) all rows once, each followed by its neighbours that are still free.
 
-    together: pictures of a group that come with each of them; those that belong with nobody then come last.
+    together: pictures of a group that come with each of them; what one that belongs with nobody begins then comes last
     """
     found = clusters(table, groups, beside=beside, together=together, seed=seed, epoch=epoch)
     # the later a cluster was begun, the fewer neighbours were left; an epoch leaves its end out, which should be anyone

@@ -26,7 +26,7 @@ _index = typer.Typer(help="Build and keep a searchable index of pictures.", no_a
 _main.add_typer(_index, name="index")
 
 Data = Annotated[
-    str, typer.Argument(help="A folder, a manifest (.txt, .csv, .parquet), or scenes:…, a synthetic world.")
+    str, typer.Argument(help="A folder of pictures or videos, a manifest (.txt, .csv, .parquet), or scenes:….")
 ]
 RunFolder = Annotated[Path, typer.Argument(help="A run folder, or a backbone.safetensors.")]
 IndexFolder = Annotated[Path, typer.Argument(help="An index folder.")]
@@ -121,7 +121,8 @@ _COMBINATIONS = "What goes together, each objective's own negatives first.\n\n" 
 def pretrain(
     ctx: typer.Context,
     data: Annotated[
-        str | None, typer.Argument(help="A folder, a manifest, or scenes:…; nobody has to have labelled it.")
+        str | None,
+        typer.Argument(help="A folder of pictures or videos, a manifest, or scenes:…; labels are not needed."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The run folder to write.")] = None,
     objective: Annotated[
@@ -161,7 +162,7 @@ def pretrain(
     json_: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Learn a backbone from a folder of pictures, without labels."""
+    """Learn a backbone from pictures, videos or sounds, without labels or with some."""
     options = dict(ctx.params)
     for name in ("settings", "config", "resume", "overwrite", "json_", "quiet"):
         options.pop(name)
@@ -170,9 +171,12 @@ def pretrain(
         from seeall.ssl.pretrain import parts
 
         apart = combinations.check(objective, positives, negatives)
-        for role, target in parts(objective, backbone, optimiser, positives, apart).items():
-            for name, (_, default) in catalog.settings(target).items():
-                print(f"{role}.{name}={'none' if default is None else default}")
+        listed = {
+            f"{role}.{name}": "none" if default is None else default
+            for role, target in parts(objective, backbone, optimiser, positives, apart).items()
+            for name, (_, default) in catalog.settings(target).items()
+        }
+        print(json.dumps(listed) if json_ else "\n".join(f"{name}={value}" for name, value in listed.items()))
         return
     if out is None:
         raise SeeallError("where should the run go? give --out FOLDER")
@@ -410,9 +414,4 @@ def doctor(json_: Json = False) -> None:
     """What is installed here, what it can do, what is missing and how to get it."""
     from seeall.doctor import examine
 
-    facts = examine()
-    if json_:
-        print(json.dumps(facts))
-    else:
-        for name, words in facts.items():
-            print(f"{name:<16}{words}")
+    _tell(examine(), json_)

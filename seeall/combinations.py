@@ -62,6 +62,7 @@ def check(objective: str, positives: str, negatives: str | None) -> str | None:
 
     Raises: SeeallError where the three do not go together, with the reason and what does.
     """
+    negatives = None if negatives == "none" and not USES.get(objective, USES["simclr"]).negatives else negatives
     for role, name, names in (("positives", positives, catalog.POSITIVES), ("negatives", negatives, catalog.NEGATIVES)):
         if name is not None and name not in names:
             raise SeeallError(f"unknown {role} {name!r}: {catalog.suggest(name, names)}")

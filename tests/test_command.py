@@ -324,3 +324,24 @@ def test_a_page_that_exists_stays(ssl: Ssl, index: Path, tmp_path: Path) -> None
     assert code == 2 and "replace it by --overwrite" in err and page.read_text() == "mine"
     assert ssl("search", index, 1, "--html", page, "--overwrite", "--quiet")[0] == 0
     assert page.read_text().startswith("<!doctype html>")
+
+
+def test_none_is_what_the_table_calls_it(ssl: Ssl, folder: Path, tmp_path: Path) -> None:
+    code, _, err = ssl(
+        "pretrain", folder, "--out", tmp_path / "r", *LIGHT, "--objective", "vicreg", "--negatives", "none", "--quiet"
+    )
+    assert code == 0, err
+
+
+def test_results_may_lie_beside_a_single_picture(ssl: Ssl, run: Path, folder: Path, tmp_path: Path) -> None:
+    shutil.copy(folder / "cat" / "00.png", tmp_path / "one.png")
+    code, _, err = ssl("embed", run, tmp_path / "one.png", "--out", tmp_path / "z")
+    assert code == 0 and np.load(tmp_path / "z.npy").shape[0] == 1, err
+
+
+def test_a_label_column_with_holes_is_said(ssl: Ssl, run: Path, folder: Path, tmp_path: Path) -> None:
+    names = sorted(str(p) for p in (folder / "cat").iterdir())
+    rows = [f"{name},{'x' if i % 3 else ''}" for i, name in enumerate(names)]
+    (tmp_path / "l.csv").write_text("\n".join(["path,label", *rows]))
+    code, _, err = ssl("evaluate", run, tmp_path / "l.csv")
+    assert code == 2 and "the column 'label' is empty for" in err and "and 5 more" in err

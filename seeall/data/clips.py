@@ -50,6 +50,16 @@ def clips(pictures: Pictures, fps: float = 24.0) -> Clips:
     return Clips(torch.tensor(clip, dtype=torch.int64), seconds, list(number))
 
 
+def moving(pictures: Pictures) -> torch.Tensor:
+    """(n,) int64 numbers that frames of one video, or of one clip of the synthetic world, share; other pictures have
+    one each.
+    """
+    number: dict[str, int] = {}
+    clips = [name for name, _ in pictures.moments or ()] or [f"\0{i}" for i in range(len(pictures))]
+    own = [key.video.path if isinstance(key, Frame) else clip for key, clip in zip(pictures.keys, clips)]
+    return torch.tensor([number.setdefault(name, len(number)) for name in own], dtype=torch.int64)
+
+
 def natural(name: str) -> list[str | int]:
     """What names sort by where numbers in them are to count as numbers.
 

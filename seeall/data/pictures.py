@@ -133,12 +133,14 @@ def find(data: str, *, limit: int | None = None, seed: int = 0, rate: float = vi
         pictures = _scenes(data)
     elif path.is_dir():
         pictures = _folder(path, data)
+    elif not path.exists() and (frame := video.named(str(path))):
+        return Pictures(data, [f"{path.name}"], [frame], video.Reader())
     elif not path.exists():
         raise SeeallError(f"{data}: no such file or folder")
     elif path.suffix.lower() in MANIFESTS:
         pictures = _manifest(path, data)
     elif path.suffix.lower() in EXTENSIONS or video.is_video(str(path)):
-        pictures = Pictures(data, [path.name], [str(path)], decode, root=path.parent)
+        pictures = Pictures(data, [path.name], [str(path)], decode)
     else:
         raise SeeallError(f"{data}: neither a folder, a manifest ({', '.join(MANIFESTS)}), a picture nor a video")
     pictures = _with_frames(pictures, rate)
@@ -244,6 +246,12 @@ def _manifest(path: Path, source: str) -> Pictures:
     if twice is not None:
         raise SeeallError(f"{source}: {twice!r} is listed more than once; list each picture once")
     labels = [row.pop("label", None) for row in rows]
+    bare = [name for name, label in zip(ids, labels) if label in (None, "")]
+    if 0 < len(bare) < len(ids):
+        log.warning(
+            "%s: labels are not used, as the column 'label' is empty for %s%s; fill it in, or leave them out",
+            source, ", ".join(bare[:3]), f" and {len(bare) - 3} more" if len(bare) > 3 else "",
+        )  # fmt: skip
     splits = [row.pop("split", None) for row in rows]
     return Pictures(
         source, ids, [str(path.parent / i) for i in ids], decode,

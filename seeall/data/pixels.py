@@ -26,6 +26,7 @@ from seeall.console import bar, log
 from seeall.data.crops import crop_batch, crop_one
 from seeall.data.decode import Pixels, Unreadable
 from seeall.data.pictures import Pictures
+from seeall.data.video import Frame
 from seeall.types import SeeallError
 
 S = TypeVar("S")
@@ -205,10 +206,14 @@ def complain(pictures: Pictures, skipped: Sequence[tuple[str, str]], allowed: bo
     more = f" and {len(skipped) - NAMED} more" if len(skipped) > NAMED else ""
     if len(skipped) == len(pictures):
         raise SeeallError(f"{pictures.source}: none of the {len(pictures)} pictures can be read; the first: {first}")
-    if len(skipped) > SKIPPED_SHARE * len(pictures) and not allowed:
+    videos = {key.video.path: key.video.why for key in pictures.keys if isinstance(key, Frame)}
+    broken = [path for path, why in videos.items() if why]
+    many = len(broken) > SKIPPED_SHARE * len(videos)  # a film counts as one, however many frames others have
+    if (many or len(skipped) > SKIPPED_SHARE * len(pictures)) and not allowed:
+        share = f"{len(broken)} of {len(videos)} videos" if many else f"{len(skipped)} of {len(pictures)} pictures"
         raise SeeallError(
-            f"{pictures.source}: {len(skipped)} of {len(pictures)} pictures cannot be read: {first}{more}; "
-            "mend or remove them, or go on without them with --allow-skipped"
+            f"{pictures.source}: {share} cannot be read: {first}{more}; mend or remove them, or go on without them "
+            "with --allow-skipped"
         )
     log.warning("skipped %d of %d pictures: %s%s", len(skipped), len(pictures), first, more)
 

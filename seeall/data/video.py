@@ -130,6 +130,22 @@ class Frame(NamedTuple):
         return f"{self.video.path}#{self.video.stamp(self.number)}"
 
 
+def named(text: str) -> Frame | None:
+    """The frame that its own text names, such as `/films/walk.mp4#00:01.250`; None where the text names none.
+
+    Raises: Unreadable where there is such a file, but nothing in it; SeeallError where PyAV is missing.
+    """
+    path, _, stamp = text.rpartition("#")
+    minutes, colon, seconds = stamp.partition(":")
+    if not colon or not minutes.isdecimal() or not seconds.replace(".", "", 1).isdecimal() or not is_video(path):
+        return None
+    if not os.path.exists(path):  # noqa: PTH110
+        return None
+    found = probe(path)
+    wanted = int(minutes) * 60 + float(seconds)
+    return Frame(found, int(np.abs(found.seconds - wanted).argmin()))
+
+
 def is_video(path: str) -> bool:
     """Whether a file is called like a video. `.ts` and `.mts` are TypeScript's too, so these are looked into."""
     suffix = os.path.splitext(path)[1].lower()  # noqa: PTH122

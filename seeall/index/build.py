@@ -17,6 +17,7 @@ from seeall.backbones.weights import locate
 from seeall.console import bar
 from seeall.data.pictures import Pictures
 from seeall.data.pixels import complain
+from seeall.data.video import Frame
 from seeall.index.commit import Writer
 from seeall.index.store import Index
 from seeall.training.embed import Eye
@@ -87,8 +88,10 @@ def _append(writer: Writer, pictures: Pictures, rows: Sequence[int], z: Tensor) 
 
 
 def where(pictures: Pictures, row: int) -> str:
-    """What an item is called: its absolute path, or its id where it is no file."""
+    """What an item is called: its absolute path, for a frame with its time behind, or its id where it is no file."""
     key = pictures.keys[row]
+    if isinstance(key, Frame):
+        return str(key)
     if not isinstance(key, str):
         return str(pictures.ids[row])
     return key if key.startswith("/") else str(Path(key).absolute())

@@ -9,7 +9,8 @@ from typing import Any, Literal, cast
 import numpy as np
 
 from seeall import durable
-from seeall.data.decode import Pixels, Unreadable, decode
+from seeall.data import video
+from seeall.data.decode import Pixels, Unreadable
 from seeall.data.pictures import find
 from seeall.index.page import THUMB, sheet
 from seeall.index.store import Index
@@ -87,10 +88,13 @@ def _is_id(query: str) -> bool:
 def page(path: Path, folder: Path, results: Sequence[dict[str, Any]]) -> None:
     """Write the contact sheet of `results` to an HTML file."""
 
+    reader = video.Reader()
+
     def read(name: str) -> Pixels:
         if name.startswith("scenes/"):
             raise Unreadable("not kept")
-        return decode(name, THUMB)
+        frame = video.named(name)
+        return reader(frame or name, THUMB)
 
     text = sheet(f"Look-alikes in {folder.name}", results, read)
     durable.save(path, lambda file: file.write(text.encode(errors="backslashreplace")))

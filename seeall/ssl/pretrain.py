@@ -150,7 +150,7 @@ def pretrain(
     options = {k: v for k, v in locals().items() if k not in ("resume", "overwrite", "data", "out", "search")}
     settings = {**options, "data": data, "out": str(out), "set": sorted(set)}
     _at_least(epochs=(epochs, 1), steps=(steps, 1), image_size=(image_size, 8), batch_size=(batch_size, 2))
-    _, here, _ = check(devices, precision)
+    _, here, world = check(devices, precision)
     plan = Plan.of(settings)
     if plan.composes and search is None:
         raise SeeallError(
@@ -167,6 +167,9 @@ def pretrain(
     resolved = run.facts.get("resolved", {}) if run else {}
     precision = resolved.get("precision") or precision
     belonging = plan.belonging(pictures, seed)
+    asked = resolved.get("batch_size") or batch_size
+    if asked or belonging.together > 1:
+        _batches(belonging, len(pictures), asked, world, seed)  # finds fault with them before anything is read
     engine = launch(devices=devices, precision=precision)
     task = plan.task(backbone, weights, seed, belonging.ears)
     store, size = plan.read(pictures, resolved.get("image_size") or image_size, workers, allow_skipped, here)
@@ -177,10 +180,7 @@ def pretrain(
         )
     if store.pictures is not pictures:
         belonging = plan.belonging(store.pictures, seed)
-    usable = partnered(belonging.groups(0)) if belonging.together > 1 else len(store)
-    kind = "pictures that belong with another one" if usable < len(store) else "pictures"
-    batch = resolved.get("batch_size") or _batch(batch_size, usable, engine.world, kind)
-    order = _grouped(belonging, batch, seed) if belonging.together > 1 else None
+    batch, order = _batches(belonging, len(store), asked, engine.world, seed)
     belonging.prepare()
     if run is None:
         run = Run.create(out, settings, about, overwrite=overwrite) if engine.rank == 0 else Run(out, {}, writes=False)
@@ -201,11 +201,14 @@ def pretrain(
             size=size, seed=seed, epoch_steps=sampler.steps_per_epoch, folder=run.last.parent, before=sampler.epoch,
         )  # fmt: skip
         sampler = dataclasses.replace(sampler, order=composed)
-        if not steps and epochs <= plan.composes.every:
-            log.warning("neighbours are first looked for after epoch %d, so never in this run", plan.composes.every)
     feed = Feed(store, plan.views, sampler, task, size, seed, engine.device, belonging)
     epoch_steps = max(1, sampler.steps_per_epoch // plan.loop["accumulate"])
     total = steps or epochs * epoch_steps
+    if composed and total * plan.loop["accumulate"] <= composed.every:
+        log.warning(
+            "neighbours are first looked for after epoch %d, so never in this run; choose a smaller --set every=…",
+            composed.how.every,
+        )
     log.info(
         "%d pictures, views of %d px, batches of %d, %d steps, on %s; pixels in %s",
         len(store), size, batch, total, engine.device, store.place,
@@ -328,16 +331,23 @@ def _objective(roles: Mapping[str, Any], chosen: Mapping[str, dict[str, Any]], d
     return made
 
 
-def _grouped(belonging: Belonging, batch: int, seed: int) -> Grouped:
-    """Batches of groups. Raises SeeallError where there can be none, or they would hold one group alone."""
-    if 2 * belonging.together > batch:
+def _batches(belonging: Belonging, n: int, asked: int | None, world: int, seed: int) -> tuple[int, Grouped | None]:
+    """Pictures in a batch out of n, and, where some belong together, how batches are made up.
+
+    Raises: SeeallError where there can be none, or they would hold one group alone.
+    """
+    if belonging.together == 1:
+        return _batch(asked, n, world, "pictures"), None
+    usable, least = partnered(belonging.groups(0)), 2 * belonging.together
+    batch = _batch(asked, usable, world, "pictures" if usable == n else "pictures that belong with another one", least)
+    if least > batch:
         raise SeeallError(
-            f"setting 'together' is {belonging.together}: a batch of {batch} would hold one group alone; choose at "
-            f"most {batch // 2}, or a larger --batch-size"
+            f"setting 'together' is {belonging.together}: a batch of {batch} would hold one group alone; choose "
+            "a smaller one, or a larger --batch-size"
         )
     order = Grouped(belonging.groups, belonging.together, batch, seed)
     order(0)
-    return order
+    return batch, order
 
 
 def _open(
@@ -358,10 +368,11 @@ def _at_least(**numbers: tuple[int | None, int]) -> None:
             raise SeeallError(f"--{name.replace('_', '-')} {value} must be at least {least}")
 
 
-def _batch(asked: int | None, n: int, world: int, kind: str) -> int:
+def _batch(asked: int | None, n: int, world: int, kind: str, least: int = 2) -> int:
     if n < 2:
         raise SeeallError("one picture is not enough to learn from; give at least 2")
-    batch = asked or (128 // world * world or world if n >= 256 else max(2, 1 << ((n // 2).bit_length() - 1)))
+    usual = 128 // world * world or world if n >= 256 else 1 << max(1, (n // 2).bit_length() - 1)
+    batch = asked or max(usual, min(least, n))
     if not 2 <= batch <= n:
         raise SeeallError(f"--batch-size {batch} does not fit the {n} {kind}; choose 2 to {n}")
     if batch % world:

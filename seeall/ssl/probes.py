@@ -17,6 +17,7 @@ from torch import Tensor
 
 from seeall.console import log
 from seeall.data import keyed
+from seeall.data.clips import moving
 from seeall.data.hearing import find_heard
 from seeall.data.pictures import Pictures, find
 from seeall.metrics.clustering import nmi
@@ -91,12 +92,21 @@ def _held_back(pictures: Pictures) -> Pictures:
 
 
 def _stratified(pictures: Pictures, seed: int) -> tuple[Pictures, Pictures]:
+    """A fifth of each label held back. Frames of one clip stay on one side: they show almost the same."""
     targets = pictures.targets()
     held = torch.zeros(len(pictures), dtype=torch.bool)
+    pieces = moving(pictures)
     of_each = torch.split(targets.argsort(stable=True), targets.bincount().tolist())
     for c, rows in enumerate(of_each):
-        order = keyed.permutation(len(rows), seed, 0x4A1F, c)
-        held[rows[order[: max(1, round(HELD_BACK * len(rows)))]]] = len(rows) > 1
+        own = pieces[rows].unique()  # type: ignore[no-untyped-call]
+        order = keyed.permutation(len(own), seed, 0x4A1F, c)
+        chosen = own[order[: max(1, round(HELD_BACK * len(own)))]]
+        held[rows[torch.isin(pieces[rows], chosen)]] = len(own) > 1
+    if not bool(held.any()):
+        raise SeeallError(
+            f"{pictures.source}: each label has one picture or clip alone, so none can be held back; give those to "
+            "test on by --val"
+        )
     return pictures.subset(torch.nonzero(~held).flatten().tolist()), pictures.subset(
         torch.nonzero(held).flatten().tolist()
     )

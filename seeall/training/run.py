@@ -96,11 +96,13 @@ class Run:
     def resumable(self, settings: Mapping[str, Any], data: Mapping[str, Any]) -> None:
         """Raises SeeallError where the run began with other settings or other data."""
         began = self.facts["settings"]
-        for name in settings.keys() | began.keys():
-            if name not in LATER and name in began and settings.get(name) != began[name]:
+        for name, before in began.items():
+            now = settings.get(name)
+            if name not in LATER and now != before:
+                words = ("not given" if value is None else repr(value) for value in (before, now))
                 raise SeeallError(
-                    f"--resume {self.path}: {name} was {began.get(name)!r} when the run began, not "
-                    f"{settings.get(name)!r}; a run goes on as it began, so leave it out or start a new run"
+                    f"--resume {self.path}: {name} was {next(words)} when the run began, not {next(words)}; "
+                    "a run goes on as it began, so leave it out or start a new run"
                 )
         if data["fingerprint"] != self.facts["data"]["fingerprint"]:
             raise SeeallError(

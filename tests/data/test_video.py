@@ -23,7 +23,7 @@ from PIL import Image
 from seeall.data.decode import Unreadable
 from seeall.data.film import Film
 from seeall.data.pictures import find
-from seeall.data.video import Frame, Reader, Video, is_video, probe
+from seeall.data.video import Frame, Reader, Video, is_video, named, probe
 from seeall.types import SeeallError
 
 av = pytest.importorskip("av")
@@ -573,7 +573,7 @@ def test_find_in_a_folder_of_videos(tmp_path: Path) -> None:
 def test_find_one_video(tmp_path: Path) -> None:
     pictures = find(str(film(tmp_path / "a.mp4", n=2)), rate=100)
     assert list(pictures.ids) == ["a.mp4#00:00.000", "a.mp4#00:00.040"]
-    assert pictures.root == tmp_path
+    assert pictures.root is None, "the folder beside it is no data"
 
 
 def test_beside_pictures_videos_are_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -634,3 +634,29 @@ def test_without_pyav(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_nothing_imports_pyav_before_it_meets_a_video() -> None:
     code = "import sys, seeall.data.video; assert 'av' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_frame_is_found_by_its_own_text(tmp_path: Path) -> None:
+    path = film(tmp_path / "a b.mp4", n=5)
+    frames = find(str(path), rate=100)
+    for row in range(5):
+        again = find(str(frames.keys[row]))
+        assert len(again) == 1 and np.array_equal(again.read(0), frames.read(row))
+    for text in (f"{path}#", f"{path}#x:1", f"{path}#1", f"{tmp_path}/none.mp4#00:00.000", f"{tmp_path}#00:01.000"):
+        assert named(text) is None
+        with pytest.raises(SeeallError):
+            find(text)
+
+
+def test_a_broken_video_counts_as_much_as_a_whole_one(tmp_path: Path) -> None:
+    """One in four cannot be read, though the other three have many frames."""
+    from seeall.data.pixels import load
+
+    for name in ("a", "b", "c"):
+        film(tmp_path / f"{name}.mp4", n=40)
+    (tmp_path / "d.mp4").write_bytes(b"junk")
+    pictures = find(str(tmp_path), rate=1000)
+    assert len(pictures) > 100
+    with pytest.raises(SeeallError, match="1 of 4 videos cannot be read: d.mp4"):
+        load(pictures, shortest=8)
+    assert len(load(pictures, shortest=8, allow_skipped=True)) == len(pictures) - 1

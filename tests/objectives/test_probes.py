@@ -137,3 +137,10 @@ def test_pairs_without_two_of_a_label_are_measured_as_pairs() -> None:
     labelled = probes._crossmodal(images, sounds, torch.tensor([0, 0, 1, 1, 2]))
     assert {"sound_image_ndcg@30", "image_image_chance_recall@1", "pairs"} < labelled.keys()
     assert not any("quer" in name for name in labelled)
+
+
+def test_frames_of_a_clip_stay_on_one_side() -> None:
+    pictures = find("scenes:n=40,frames=4,size=16,identities=8")
+    train, test = probes.halves(pictures, None, 0)
+    clip = {name: moment[0] for name, moment in zip(pictures.ids, pictures.moments or ())}
+    assert len(test) == 32 and not {clip[i] for i in train.ids} & {clip[i] for i in test.ids}

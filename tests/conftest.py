@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import torch
 from PIL import Image
 
 from seeall import cli
+from seeall.console import log
 
 LIGHT = ["--backbone", "shufflenet_v2_x0_5", "--image-size", "32", "--batch-size", "16", "--quiet"]
 
@@ -66,6 +68,17 @@ def run(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("runs") / "run"
     assert cli.run(["pretrain", str(folder), "--out", str(out), "--epochs", "1", *LIGHT]) == 0
     return out
+
+
+@pytest.fixture
+def notes() -> Iterator[list[str]]:
+    """What is told meanwhile, however loud the command was made before."""
+    told: list[str] = []
+    handler = logging.Handler(logging.WARNING)
+    handler.emit = lambda record: told.append(record.getMessage())  # type: ignore[method-assign]
+    log.addHandler(handler)
+    yield told
+    log.removeHandler(handler)
 
 
 @pytest.fixture

@@ -59,9 +59,8 @@ class Feed:
         """What `training_step` takes. A row's group has the same number on every process."""
         epoch, rows = self.sampler(t)
         groups = self.belonging.groups(epoch)[rows].repeat(self.views.views)
-        visit = (
-            t if self.sampler.order else epoch
-        )  # a picture may be in several batches of an epoch, but never twice in one
+        # composed batches may take a picture several times in an epoch, though never twice at once
+        visit = t if self.sampler.order else epoch
         batch: Batch = {
             "views": self.task.normalise(self.cut(rows, visit)),
             "groups": groups.to(self.device, non_blocking=True),

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import shutil
 import wave
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,6 @@ from PIL import Image
 from torch import Tensor
 
 import seeall
-from seeall.console import log
 from seeall.data import hearing
 from seeall.data.hearing import Heard, find_heard
 from seeall.data.pairs import GRID, start
@@ -72,16 +69,6 @@ def film(path: Path, *, seconds: int = 2, beep: float | None = 1.0, fps: int = 1
         for packet in sorted(packets, key=lambda p: float(p.dts * p.time_base)):
             out.mux(packet)
     return path
-
-
-@pytest.fixture
-def notes() -> Iterator[list[str]]:
-    told: list[str] = []
-    handler = logging.Handler(logging.WARNING)
-    handler.emit = lambda record: told.append(record.getMessage())  # type: ignore[method-assign]
-    log.addHandler(handler)
-    yield told
-    log.removeHandler(handler)
 
 
 def windows(data: Path | str, *, rate: int = RATE, length: int = 800, seed: int = 0, read: bool = True) -> Heard:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import logging
 import math
 import re
 import zipfile
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +19,6 @@ from PIL import Image
 from torch import Tensor
 
 import seeall
-from seeall.console import log
 from seeall.data.clips import clips
 from seeall.data.pictures import Pictures, find
 from seeall.data.pixels import load
@@ -42,17 +40,6 @@ def made(names: Sequence[str] | None = None, moments: Sequence[tuple[str, float]
     n = len(names or moments or ())
     grey = np.full((8, 8, 3), 100, np.uint8)
     return Pictures("memory", [f"{i}" for i in range(n)], range(n), lambda i, _: grey, labels=names, moments=moments)
-
-
-@pytest.fixture
-def notes() -> Iterator[list[str]]:
-    """What is told meanwhile, however loud the command was made before."""
-    told: list[str] = []
-    handler = logging.Handler(logging.WARNING)
-    handler.emit = lambda record: told.append(record.getMessage())  # type: ignore[method-assign]
-    log.addHandler(handler)
-    yield told
-    log.removeHandler(handler)
 
 
 def batches(groups: Tensor, together: int, batch: int, *, seed: int = 0, epochs: int = 1) -> list[Tensor]:

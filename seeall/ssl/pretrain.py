@@ -166,7 +166,7 @@ def pretrain(
 
     resolved = run.facts.get("resolved", {}) if run else {}
     precision = resolved.get("precision") or precision
-    belonging = plan.belonging(pictures, seed)
+    belonging = plan.positives(pictures, seed)
     asked = resolved.get("batch_size") or batch_size
     if asked or belonging.together > 1:
         _batches(belonging, len(pictures), asked, world, seed)  # finds fault with them before anything is read
@@ -179,7 +179,7 @@ def pretrain(
             "restore them or start a new run"
         )
     if store.pictures is not pictures:
-        belonging = plan.belonging(store.pictures, seed)
+        belonging = plan.positives(store.pictures, seed)
     batch, order = _batches(belonging, len(store), asked, engine.world, seed)
     belonging.prepare()
     if run is None:
@@ -243,6 +243,7 @@ def pretrain(
 class Plan:
     """What a run is made of; whatever is wrong with its settings is found here, before a picture is read.
 
+    positives: pictures and seed → which of them belong together; raises SeeallError where none do
     composes: how batches are made up of neighbours, or None
     """
 
@@ -289,10 +290,6 @@ class Plan:
         if names["positives"] == "sound" and chosen["projector"].get("layers") == 0:
             raise SeeallError("setting 'projector.layers' is 0: pictures and sounds need projectors into one space")
         return plan
-
-    def belonging(self, pictures: Pictures, seed: int) -> Belonging:
-        """Which of the pictures belong together. Raises SeeallError where none do."""
-        return self.positives(pictures, seed)
 
     def task(self, backbone: str, weights: str, seed: int, ears: Callable[..., nn.Module] | None = None) -> Pretraining:
         """The networks, with weights that depend on nothing but their settings and `seed`.

@@ -19,6 +19,8 @@ from typing import Any, final
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from seeall.backbones.pointwise import quicken
+
 MEAN = (0.485, 0.456, 0.406)
 STD = (0.229, 0.224, 0.225)
 """Of ImageNet's red, green and blue, for pixels in [0, 1]."""
@@ -49,6 +51,7 @@ class Backbone(nn.Module):
         self.channels, self.strides, self.embed_dim = channels, strides, embed_dim
         self.preprocessing: dict[str, Any] = {"mean": MEAN, "std": STD, **(preprocessing or {})}
         self._walk = walk
+        quicken(network)
 
     def stages(self, x: Tensor) -> list[Tensor]:
         """x: (B, 3, H, W) float, normalised → the map of every stage, (B, Cᵢ, ⌈H/sᵢ⌉, ⌈W/sᵢ⌉)."""

@@ -48,7 +48,7 @@ def _pairs(backbone: Backbone, x: Tensor) -> list[tuple[nn.Conv2d, nn.BatchNorm2
 
     def after(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         runs[module] += 1
-        if type(module) is nn.Conv2d:
+        if isinstance(module, nn.Conv2d):
             outputs.append((module, output))
         elif type(module) is nn.BatchNorm2d and module.track_running_stats:
             pairs.extend((convolution, module) for convolution, made in outputs if made is inputs[0])

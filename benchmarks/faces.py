@@ -1,23 +1,27 @@
 """Recognising people never seen, after learning from a few others: every pair loss with every way to mine.
 
-    python benchmarks/faces.py ORL [--seeds 3] [--epochs N] [--json FILE]
+    python benchmarks/faces.py ORL [--seeds 3] [--epochs N] [--choose] [--json FILE]
 
 ORL is a folder with the AT&T faces, s1/ to s40/ of ten pictures each. People 1 to 30 are learnt from, with labels; on
-31 to 40, 100 pictures, R@1 and TAR at FAR 1e-2 are measured, of the backbone's features. Every pair runs beside
-pytorch-metric-learning's loss and miner in the same loop, on the same batches, views and first weights; rows "raw
-pixels" and "untrained" are without training. About SECONDS seconds a run on two cores, RUNS runs in all.
+31 to 40, 100 pictures, R@1 and TAR at FAR 1e-2 are measured, of the backbone's features less their mean over the people
+learnt from: of raw pixels too, and of an untrained network. Each seed begins with `--positives views` on the pictures
+of people 1 to 30, and every loss goes on from there. Every pair runs beside pytorch-metric-learning's loss and miner
+in the same loop, on the same batches, views and first weights. With --choose people 1 to 20 are learnt from and 21 to
+30 are the new ones, which is where settings are chosen.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import itertools
 import json
 import statistics
 import sys
 import tempfile
 import time
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +37,11 @@ from seeall.metrics.verification import verification
 from seeall.ssl.pretrain import pretrain
 from seeall.training.embed import Eye, squares
 
-LEARN, UNSEEN = range(1, 31), range(31, 41)
 OBJECTIVES = ("contrastive", "triplet", "margin")
 NEGATIVES = ("random", "semihard", "hard", "distance")
-SIZE, BACKBONE, BATCH = 48, "resnet18", 48
-SETTINGS = ("together=4", "grey=0", "jitter=0.2", "hue=0", "crop_min=0.6", "weight_decay=0.01", "lr=1e-3")
+SIZE, BACKBONE, BATCH = 64, "resnet18", 80
+VIEWS = ("grey=0", "jitter=0.4", "hue=0", "crop_min=0.3")
+SETTINGS = ("together=4", "grey=0", "jitter=0.4", "hue=0", "crop_min=0.5", "weight_decay=0.01", "lr=3e-4")
 
 
 class Peer(nn.Module):
@@ -86,14 +90,23 @@ def people(orl: Path, which: range, file: Path) -> str:
     return str(file)
 
 
-def measured(z: Tensor, targets: Tensor) -> tuple[float, float]:
-    """R@1 and TAR at FAR 1e-2, percent."""
-    return 100 * retrieval(z, targets, ks=(1,))["recall@1"], 100 * verification(z, targets)["tar@far=1e-2"]
+class Faces:
+    """Pictures of people to learn from, and of others to be recognised."""
 
+    def __init__(self, orl: Path, scratch: Path, learn: range, unseen: range) -> None:
+        self.data = people(orl, learn, scratch / "learn.csv")
+        self.learnt, self.new = find(self.data), find(people(orl, unseen, scratch / "new.csv"))
 
-def raw(pictures: Pictures) -> Tensor:
-    pixels = torch.cat([part for _, part, _ in squares(pictures, SIZE)]).float().flatten(1)
-    return pixels - pixels.mean(0)
+    def raw(self) -> tuple[float, float]:
+        return self._measured(lambda p: torch.cat([part for _, part, _ in squares(p, SIZE)]).float().flatten(1))
+
+    def seen(self, eye: Eye) -> tuple[float, float]:
+        return self._measured(lambda p: eye.see_all(p)[0])
+
+    def _measured(self, see: Callable[[Pictures], Tensor]) -> tuple[float, float]:
+        """R@1 and TAR at FAR 1e-2, percent."""
+        z, targets = see(self.new) - see(self.learnt).mean(0), self.new.targets()
+        return 100 * retrieval(z, targets, ks=(1,))["recall@1"], 100 * verification(z, targets)["tar@far=1e-2"]
 
 
 def untrained(seed: int) -> Eye:
@@ -103,10 +116,10 @@ def untrained(seed: int) -> Eye:
     return Eye(backbone)
 
 
-def learn(data: str, folder: Path, seed: int, epochs: int, extra: tuple[str, ...], **chosen: str) -> Eye:
+def learn(data: str, folder: Path, seed: int, epochs: int, settings: tuple[str, ...], **chosen: Any) -> Eye:
     pretrain(
-        data, folder, positives="labels", backbone=BACKBONE, image_size=SIZE, batch_size=BATCH, epochs=epochs,
-        seed=seed, set=(*SETTINGS, *extra), overwrite=True, **chosen,
+        data, folder, backbone=BACKBONE, image_size=SIZE, epochs=epochs, seed=seed, set=settings, overwrite=True,
+        **chosen,
     )  # fmt: skip
     return Eye.of(folder)
 
@@ -115,37 +128,49 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("orl", type=Path)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=40)
-    parser.add_argument("--only", default="", help="objectives, with commas between them")
+    parser.add_argument("--views-epochs", type=int, default=100)
+    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--only", default=",".join(OBJECTIVES), help="objectives, with commas between them")
+    parser.add_argument("--negatives", default=",".join(NEGATIVES))
     parser.add_argument("--ours-only", action="store_true")
+    parser.add_argument("--choose", action="store_true")
     parser.add_argument("--set", action="append", default=[])
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     log.setLevel("ERROR")
     sys.modules["faces_peer"] = sys.modules[__name__]
-    scratch = Path(tempfile.mkdtemp(prefix="faces-"))
-    data, pictures = people(args.orl, LEARN, scratch / "learn.csv"), find(people(args.orl, UNSEEN, scratch / "new.csv"))
-    targets = pictures.targets()
-    seeds = range(args.seeds)
-    rows: dict[str, list[tuple[float, float]]] = {"raw pixels": [measured(raw(pictures), targets)]}
-    rows["untrained"] = [measured(untrained(seed).see_all(pictures)[0], targets) for seed in seeds]
-    tell(rows)
-    for loss in OBJECTIVES:
-        if args.only and loss not in args.only.split(","):
-            continue
-        for mine in NEGATIVES:
-            ways: dict[str, dict[str, str]] = {f"{loss}, {mine}": {"objective": loss, "negatives": mine}}
-            if not args.ours_only:
-                ways[f"{loss}, {mine}: peer"] = {"objective": "faces_peer:Peer"}
-            for name, chosen in ways.items():
-                rows[name], start = [], time.monotonic()
-                for seed in seeds:
-                    extra = (*args.set, *((f"loss={loss}", f"mine={mine}") if "peer" in name else ()))
-                    eye = learn(data, scratch / "run", seed, args.epochs, extra, **chosen)
-                    rows[name].append(measured(eye.see_all(pictures)[0], targets))
-                tell({name: rows[name]}, (time.monotonic() - start) / len(seeds))
-                if args.json:
-                    args.json.write_text(json.dumps(rows))
+    with tempfile.TemporaryDirectory(prefix="faces-") as folder:
+        compare(args, Path(folder))
+
+
+def compare(args: argparse.Namespace, scratch: Path) -> None:
+    known, strangers = (range(1, 21), range(21, 31)) if args.choose else (range(1, 31), range(31, 41))
+    faces, seeds = Faces(args.orl, scratch, known, strangers), range(args.seeds)
+    rows: dict[str, list[tuple[float, float]]] = {"raw pixels": [faces.raw()]}
+    rows["untrained"] = [faces.seen(untrained(seed)) for seed in seeds]
+    begun = {seed: scratch / f"views-{seed}" for seed in seeds}
+    start = time.monotonic()
+    rows["views"] = [
+        faces.seen(learn(faces.data, begun[seed], seed, args.views_epochs, VIEWS, batch_size=100)) for seed in seeds
+    ]
+    tell(rows, (time.monotonic() - start) / len(seeds))
+    for loss, mine in itertools.product(args.only.split(","), args.negatives.split(",")):
+        ways: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
+            f"{loss}, {mine}": ({"objective": loss, "negatives": mine}, ())
+        }
+        if not args.ours_only:
+            ways[f"{loss}, {mine}: peer"] = ({"objective": "faces_peer:Peer"}, (f"loss={loss}", f"mine={mine}"))
+        for name, (chosen, own) in ways.items():
+            rows[name], start = [], time.monotonic()
+            for seed in seeds:
+                eye = learn(
+                    faces.data, scratch / "run", seed, args.epochs, (*SETTINGS, *args.set, *own),
+                    positives="labels", batch_size=BATCH, weights=str(begun[seed]), **chosen,
+                )  # fmt: skip
+                rows[name].append(faces.seen(eye))
+            tell({name: rows[name]}, (time.monotonic() - start) / len(seeds))
+            if args.json:
+                args.json.write_text(json.dumps(rows))
 
 
 def tell(rows: dict[str, list[tuple[float, float]]], seconds: float = 0) -> None:

@@ -16,23 +16,15 @@ class Convolution(nn.Conv2d):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, C, H, W) → (B, K, H', W')."""
-        if x.device.type != "cpu" or max(x.shape[2:]) > 2 or not self._plain():
+        plain = self.groups == 1 and self.dilation == (1, 1) and self.padding_mode == "zeros"
+        padding = self.padding
+        if x.device.type != "cpu" or max(x.shape[2:]) > 2 or not plain or isinstance(padding, str):
             return super().forward(x)
-        return self._product(x) if self._positions(x) == (1, 1) else super().forward(x)
-
-    def _plain(self) -> bool:
-        return self.groups == 1 and self.dilation == (1, 1) and self.padding_mode == "zeros"
-
-    def _positions(self, x: Tensor) -> tuple[int, ...]:
-        if isinstance(self.padding, str):
-            return ()
-        sides = zip(x.shape[2:], self.padding, self.kernel_size, self.stride)
-        return tuple((side + 2 * pad - kernel) // stride + 1 for side, pad, kernel, stride in sides)
-
-    def _product(self, x: Tensor) -> Tensor:
-        """The kernel's taps that lie on the map, times what they see: (B, C, H, W) → (B, K, 1, 1)."""
-        top, left = self.padding
-        taps = self.weight[:, :, top : top + x.shape[2], left : left + x.shape[3]]
+        sides = zip(x.shape[2:], padding, self.kernel_size, self.stride)
+        if any((side + 2 * pad - kernel) // stride != 0 for side, pad, kernel, stride in sides):
+            return super().forward(x)
+        top, left = padding
+        taps = self.weight[:, :, top : top + x.shape[2], left : left + x.shape[3]]  # those that lie on the map
         seen = x[:, :, : taps.shape[2], : taps.shape[3]]
         return F.linear(seen.flatten(1), taps.flatten(1), self.bias)[:, :, None, None]
 

@@ -2,7 +2,7 @@
 
 Deep in a network that looks at 32 px, a 3×3 kernel meets a map of 1×1 or 2×2, and most of its taps see only padding.
 Of oneDNN's kernels the gradients of just these are slow: on a CPU with AVX2 a training step of ResNet-18 at 32 px
-takes less than half the time without them. What is computed is the same, up to the order of a sum.
+takes half the time without them (benchmarks/pointwise.py). What is computed is the same, up to the order of a sum.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
 
 DIGITS is a folder with train/ and test/, each with image/D_NNN.png and sound/D_NNN.wav, D being the digit that is
 written and spoken. Nothing is learnt from D: only that a picture and a sound are a pair. Prints recall@1 and nDCG@30 by
-digit in the four directions for the trained network, an untrained one and chance. About SECONDS a seed on two cores.
+digit in the four directions for the trained network, an untrained one and chance. Four minutes a seed on two cores.
 """
 
 from __future__ import annotations

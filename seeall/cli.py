@@ -186,8 +186,9 @@ def pretrain(
         facts = Run.open(out).facts if resume else read_facts(config or Path())
         for name, value in facts["settings"].items():
             source = ctx.get_parameter_source(name)
-            if name != "out" and name in options and (source is None or source.name == "DEFAULT"):
+            if name not in ("out", "set") and name in options and (source is None or source.name == "DEFAULT"):
                 options[name] = value
+        options["set"] = (*facts["settings"].get("set", ()), *(options["set"] or ()))
     options["set"] = tuple(options["set"] or ())
     source_of_pictures, folder = options.pop("data"), options.pop("out")
     if source_of_pictures is None:

@@ -112,6 +112,18 @@ def test_config_repeats_a_run(ssl: Ssl, run: Path, tmp_path: Path) -> None:
     assert (tmp_path / "again" / "backbone.safetensors").read_bytes() == (run / "backbone.safetensors").read_bytes()
 
 
+def test_the_last_of_a_setting_counts_and_those_of_a_config_hold(ssl: Ssl, tmp_path: Path) -> None:
+    """temperature=0.1 sorts before 0.5, and counts all the same."""
+    out = tmp_path / "again"
+    twice = ("--set", "temperature=0.5", "--set", "temperature=0.1", "--set", "crop_min=0.4", *LIGHT)
+    assert ssl("pretrain", "scenes:n=16", "--out", tmp_path / "first", *twice)[0] == 0
+    first = json.loads((tmp_path / "first" / "run.json").read_text())
+    assert first["settings"]["set"] == ["crop_min=0.4", "temperature=0.1"]
+    again = ("--config", tmp_path / "first" / "run.json", "--set", "crop_min=0.3")
+    assert ssl("pretrain", *again, "--out", out)[0] == 0
+    assert json.loads((out / "run.json").read_text())["settings"]["set"] == ["crop_min=0.3", "temperature=0.1"]
+
+
 def test_json_is_alone_on_standard_output(ssl: Ssl, folder: Path, tmp_path: Path) -> None:
     code, out, err = ssl("pretrain", folder, "--out", tmp_path / "r", *LIGHT, "--json")
     assert code == 0 and json.loads(out)["run"] == str(tmp_path / "r")
@@ -221,7 +233,7 @@ BAD = [
     ("pretrain {folder} --out {out} --positives time --set window=0.02", "frames are 0.0417 s apart or more, so none"),
     ("pretrain {folder} --out {out} --positives time --set window=0", "'window' is 0.0: choose a number above 0"),
     ("pretrain {film} --out {out}", "none of the 3 pictures can be read"),
-    ("pretrain {film} --out {out} --positives time", "no two frames of one clip"),
+    ("pretrain {film} --out {out} --positives time", "two frames of one clip: its videos are damaged, or"),
     ("pretrain {film}/none.mp4 --out {out} --positives time", "no two frames of one clip"),
     ("pretrain {film}/none.mp4 --out {out}", "empty file"),
     ("pretrain {film} --out {out} --positives sound", "none of the 3 pictures can be read"),

@@ -41,8 +41,11 @@ def clips(pictures: Pictures, fps: float = 24.0) -> Clips:
         raise SeeallError(f"fps is {fps}: choose a number above 0; 24 is usual")
     where = pictures.moments or _moments(pictures, fps)
     if max(Counter(name for name, _ in where).values(), default=0) < 2:
+        films = any(isinstance(key, Frame) for key in pictures.keys)
+        also = ": its videos are damaged, or of one frame" if films else ""
         raise SeeallError(
-            f"{pictures.source} has no two frames of one clip; give videos, or a sub-folder of frames for each clip"
+            f"{pictures.source} has no two frames of one clip{also}; give videos, or a sub-folder of frames for each "
+            "clip"
         )
     number: dict[str, int] = {}
     clip = [number.setdefault(name, len(number)) for name, _ in where]

@@ -141,14 +141,15 @@ def pretrain(
     image_size: side of a view, px; None chooses by the pictures and the device, see `choose_size`
     steps: optimiser steps, in place of epochs · batch_size: pictures a step, of all processes; None takes 128,
         or less where there are few pictures · set: `name=value` settings of the objective, the positives, the
-        negatives, the views, the projector, the backbone, the optimiser and the loop
+        negatives, the views, the projector, the backbone, the optimiser and the loop, the last of a name counts
     search: finds nearest vectors, for negatives that are neighbours
 
     Returns: mean loss of the last epoch and, where pictures have labels, kNN accuracy.
     Raises: SeeallError for anything the caller can mend; `loop.Stopped` after SIGINT or SIGTERM, all saved.
     """
     options = {k: v for k, v in locals().items() if k not in ("resume", "overwrite", "data", "out", "search")}
-    settings = {**options, "data": data, "out": str(out), "set": sorted(set)}
+    last = {pair.partition("=")[0].strip(): pair for pair in set}
+    settings = {**options, "data": data, "out": str(out), "set": sorted(last.values())}
     _at_least(epochs=(epochs, 1), steps=(steps, 1), image_size=(image_size, 8), batch_size=(batch_size, 2))
     _, here, world = check(devices, precision)
     plan = Plan.of(settings)

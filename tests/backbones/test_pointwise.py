@@ -1,4 +1,4 @@
-"""A convolution with one position of output: the same as torch's own, value and gradient."""
+"""A convolution with few positions of output: the same as torch's own, value and gradient."""
 
 from __future__ import annotations
 
@@ -19,7 +19,12 @@ CASES: list[tuple[tuple[int, int], dict[str, Any]]] = [
     ((2, 1), {"kernel_size": (5, 3), "padding": (2, 1), "stride": (3, 1), "bias": True}),
     ((2, 2), {"kernel_size": 2}),
     ((2, 2), {"kernel_size": 3, "stride": 2, "padding": (1, 1), "bias": True}),
-    ((2, 2), {"kernel_size": 3, "padding": 1}),  # four positions: torch's own
+    ((2, 2), {"kernel_size": 3, "padding": 1}),
+    ((3, 4), {"kernel_size": 3, "padding": 1, "stride": 2, "bias": True}),
+    ((1, 2), {"kernel_size": 2, "padding": 2, "stride": 3}),  # one position sees nothing but padding
+    ((1, 5), {"kernel_size": 4, "padding": (2, 0)}),
+    ((5, 6), {"kernel_size": 2, "stride": (4, 2)}),  # three positions a row: torch's own
+    ((3, 3), {"kernel_size": 3, "padding": 1}),
     ((1, 1), {"kernel_size": 3, "padding": 1, "groups": 2}),
     ((1, 1), {"kernel_size": 3, "padding": 2, "dilation": 2}),
     ((1, 1), {"kernel_size": 3, "padding": "same"}),

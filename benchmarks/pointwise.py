@@ -3,8 +3,8 @@
     python benchmarks/pointwise.py [--rounds 7] [--sizes 32,48,64] [--batch 128]
 
 ResNet-18, NT-Xent, forward, backward and AdamW, the two in turns on the same tensors; medians, and the median ratio of
-the rounds. What to expect depends on the processor: with AVX2 alone, more than twice as fast at 32 px, a third faster at
-48 px, a sixth at 64 px. Two minutes on two cores.
+the rounds. What to expect depends on the processor: with AVX2 alone, more than twice as fast at 32 px, a third faster
+at 48 px, a sixth at 64 px. Two minutes on two cores.
 """
 
 from __future__ import annotations

@@ -52,6 +52,7 @@ def main() -> None:
                     seed=seed, set=(*VIEWS, *args.set), **more,
                 )  # fmt: skip
                 found[name].append(figures(run, args.digits / "test"))
+                row(f"{seed}: {name}", [[100 * found[name][-1][f"{d}_recall@1"]] for d in DIRECTIONS])
     for measure in ("recall@1", "ndcg@30"):
         print(measure)
         for name, runs in found.items():
@@ -66,7 +67,7 @@ def row(name: str, columns: list[list[float]]) -> None:
     words = [
         f"{statistics.mean(c):6.2f}" + (f" ± {statistics.stdev(c):4.2f}" if len(c) > 1 else "       ") for c in columns
     ]
-    print(f"  {name:<12}" + "   ".join(f"{d} {w}" for d, w in zip(DIRECTIONS, words)), flush=True)
+    print(f"  {name:<13}" + "   ".join(f"{d} {w}" for d, w in zip(DIRECTIONS, words)), flush=True)
 
 
 if __name__ == "__main__":

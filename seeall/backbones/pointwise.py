@@ -35,7 +35,7 @@ class Convolution(nn.Conv2d):
             F.linear(x[:, on_y, on_x].flatten(1), weight[:, taps_y, taps_x].flatten(1), self.bias)
             for (on_y, taps_y), (on_x, taps_x) in itertools.product(rows, columns)
         ]
-        return torch.stack(y, 1).unflatten(1, (len(rows), len(columns))).permute(0, 3, 1, 2)
+        return torch.stack(y, 1).view(len(x), len(rows), len(columns), -1).permute(0, 3, 1, 2)
 
 
 def _spans(side: int, kernel: int, stride: int, padding: int) -> list[tuple[slice, slice]]:

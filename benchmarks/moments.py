@@ -9,7 +9,7 @@ tested on clips of other objects, 8 frames a second. Two measures, of features, 
     moment    the nearest frame, none within 0.25 s being counted, is of its clip and within 1 s
 
 Rows: raw pixels, untrained, `--positives views`, `--positives time` with two views of each frame, both with as many
-rows a step and as many steps.
+rows a step and as many steps. About half an hour on one core.
 """
 
 from __future__ import annotations

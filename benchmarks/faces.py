@@ -5,8 +5,9 @@
 ORL is a folder with the AT&T faces, s1/ to s40/ of ten pictures each. People 1 to 30 are learnt from, with labels; on
 31 to 40, 100 pictures, R@1 and TAR at FAR 1e-2 are measured, by cosine, of the backbone's features, of those of an
 untrained network, and of raw pixels: as they are, and less the mean of the pictures tested, which needs no labels and
-helps raw pixels most. Every pair runs beside pytorch-metric-learning's loss and miner in the same loop, on the same
-batches, views and first weights. With --choose people 1 to 20 are learnt from and 21 to 30 are the new ones.
+helps raw pixels most. Each seed begins with `--positives views` on the pictures of people 1 to 30, and every loss goes
+on from there for a short while. Every pair runs beside pytorch-metric-learning's loss and miner in the same loop, on
+the same batches, views and first weights. With --choose people 1 to 20 are learnt from and 21 to 30 are the new ones.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from seeall.training.embed import Eye, squares
 OBJECTIVES = ("contrastive", "triplet", "margin")
 NEGATIVES = ("random", "semihard", "hard", "distance")
 SIZE, BACKBONE, BATCH = 48, "resnet18", 48
+VIEWS = ("grey=0", "jitter=0.3", "hue=0", "crop_min=0.5", "lr=1e-3")
 SETTINGS = ("together=4", "grey=0", "jitter=0.2", "hue=0", "crop_min=0.75", "weight_decay=0.3", "lr=1e-3")
 APART = 1.4  # contrastive's margin: with 1, unlike faces are soon far enough, and like ones are drawn to one point
 
@@ -113,7 +115,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("orl", type=Path)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--steps", type=int, default=120)
+    parser.add_argument("--views-epochs", type=int, default=60)
+    parser.add_argument("--steps", type=int, default=60)
     parser.add_argument("--only", default=",".join(OBJECTIVES), help="objectives, with commas between them")
     parser.add_argument("--negatives", default=",".join(NEGATIVES))
     parser.add_argument("--ours-only", action="store_true")
@@ -130,12 +133,16 @@ def main() -> None:
 def compare(args: argparse.Namespace, scratch: Path) -> None:
     known, strangers = (range(1, 21), range(21, 31)) if args.choose else (range(1, 31), range(31, 41))
     data, new = people(args.orl, known, scratch / "learn.csv"), find(people(args.orl, strangers, scratch / "new.csv"))
-    seeds = range(args.seeds)
+    seeds, common = range(args.seeds), {"backbone": BACKBONE, "image_size": SIZE, "overwrite": True}
     rows: dict[str, list[Row]] = {
         "raw pixels": [measured(raw(new), new)],
         "untrained": [measured(untrained(seed).see_all(new)[0], new) for seed in seeds],
     }
-    tell(rows)
+    begun, start = [scratch / f"views-{seed}" for seed in seeds], time.monotonic()
+    for seed in seeds:
+        pretrain(data, begun[seed], batch_size=100, epochs=args.views_epochs, seed=seed, set=VIEWS, **common)
+    rows["views"] = [measured(Eye.of(folder).see_all(new)[0], new) for folder in begun]
+    tell(rows, (time.monotonic() - start) / len(seeds))
     for loss, mine in itertools.product(args.only.split(","), args.negatives.split(",")):
         ways: dict[str, tuple[dict[str, str], tuple[str, ...]]] = {
             f"{loss}, {mine}": (
@@ -149,9 +156,8 @@ def compare(args: argparse.Namespace, scratch: Path) -> None:
             rows[name], start = [], time.monotonic()
             for seed in seeds:
                 pretrain(
-                    data, scratch / "run", positives="labels", backbone=BACKBONE, image_size=SIZE,
-                    batch_size=BATCH, steps=args.steps, seed=seed, set=(*SETTINGS, *args.set, *own), overwrite=True,
-                    **chosen,
+                    data, scratch / "run", positives="labels", weights=str(begun[seed]), batch_size=BATCH,
+                    steps=args.steps, seed=seed, set=(*SETTINGS, *args.set, *own), **chosen, **common,
                 )  # fmt: skip
                 rows[name].append(measured(Eye.of(scratch / "run").see_all(new)[0], new))
             tell({name: rows[name]}, (time.monotonic() - start) / len(seeds))

@@ -180,6 +180,7 @@ def pretrain(
         return
     if out is None:
         raise SeeallError("where should the run go? give --out FOLDER")
+    before: Sequence[str] = ()
     if resume or config:
         from seeall.training.run import Run, read_facts
 
@@ -188,8 +189,8 @@ def pretrain(
             source = ctx.get_parameter_source(name)
             if name not in ("out", "set") and name in options and (source is None or source.name == "DEFAULT"):
                 options[name] = value
-        options["set"] = (*facts["settings"].get("set", ()), *(options["set"] or ()))
-    options["set"] = tuple(options["set"] or ())
+        before = facts["settings"].get("set", ())
+    options["set"] = (*before, *(options["set"] or ()))
     source_of_pictures, folder = options.pop("data"), options.pop("out")
     if source_of_pictures is None:
         begun = (folder / "run.json").exists()

@@ -9,8 +9,8 @@ helps raw pixels most. Each seed begins with `--positives views` on the pictures
 on from there for a short while. Every pair runs beside pytorch-metric-learning's loss and miner in the same loop, on
 the same batches, views and first weights. With --choose people 1 to 20 are learnt from and 21 to 30 are the new ones.
 
-The whole table takes about 50 minutes on two cores. It says that with all of them 59 to 72 % of true pairs are accepted
-at one false one in a hundred, by raw pixels 51 and by an untrained network 50 %; contrastive with hard negatives is best.
+The whole table takes about 50 minutes on two cores. It says that all of them accept 59 to 72 % of true pairs at one
+false one in a hundred, raw pixels 51 and an untrained network 50 %; contrastive with hard negatives is best.
 """
 
 from __future__ import annotations

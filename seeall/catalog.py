@@ -25,6 +25,7 @@ BACKBONES: Table = {
     "resnet34": "seeall.backbones.vision:resnet34",
     "resnet50": "seeall.backbones.vision:resnet50",
     "resnet101": "seeall.backbones.vision:resnet101",
+    "vgg16_bn": "seeall.backbones.vision:vgg16_bn",
     "mobilenet_v3_small": "seeall.backbones.vision:mobilenet_v3_small",
     "shufflenet_v2_x0_5": "seeall.backbones.vision:shufflenet_v2_x0_5",
     "convnext_tiny": "seeall.backbones.vision:convnext_tiny",
@@ -60,6 +61,23 @@ NEGATIVES: Table = {
     "neighbours": "seeall.ssl.negatives.neighbours:Neighbours",
 }
 """Which of these go together is in `combinations.py`."""
+MODELS: Table = {
+    "linear": "seeall.heads.classification:Linear",
+    "retinanet": "seeall.heads.detection.retinanet:retinanet",
+    "faster-rcnn": "seeall.heads.detection.rcnn:faster_rcnn",
+    "mask-rcnn": "seeall.heads.detection.rcnn:mask_rcnn",
+    "unet": "seeall.heads.segmentation.unet:UNet",
+    "segnet": "seeall.heads.segmentation.segnet:SegNet",
+    "deconvnet": "seeall.heads.segmentation.deconvnet:DeconvNet",
+    "fpn": "seeall.heads.segmentation.fpn:FPN",
+}
+TASKS: Mapping[str, tuple[str, ...]] = {
+    "classification": ("linear",),
+    "detection": ("retinanet", "faster-rcnn"),
+    "instance": ("mask-rcnn",),
+    "segmentation": ("unet", "segnet", "deconvnet", "fpn"),
+}
+"""Task → the models that do it, the usual one first."""
 OPTIMISERS: Table = {
     "adamw": "seeall.training.optimisers:adamw",
     "sgd": "seeall.training.optimisers:sgd",

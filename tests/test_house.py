@@ -17,7 +17,7 @@ LAYERS = [
     {"data", "backbones", "metrics"},
     {"training"},
     {"ssl", "heads", "index"},
-    {"cli", "demo", "doctor", "__main__"},
+    {"cli", "commands", "demo", "doctor", "__main__"},
 ]
 WORD = {name: height for height, names in enumerate(LAYERS) for name in names}
 FILES = sorted(PACKAGE.rglob("*.py"))

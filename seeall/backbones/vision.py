@@ -3,6 +3,7 @@
     ResNet        He et al. 2016, arXiv:1512.03385      ShuffleNet V2   Ma et al. 2018, arXiv:1807.11164
     MobileNetV3   Howard et al. 2019, arXiv:1905.02244  ConvNeXt        Liu et al. 2022, arXiv:2201.03545
     ViT           Dosovitskiy et al. 2021, arXiv:2010.11929
+    VGG           Simonyan and Zisserman 2015, arXiv:1409.1556
 
 Departures from torchvision:
   - ResNet, stem "3x3" (for pictures of 64 px and less, as in the CIFAR experiments of SimCLR): the first
@@ -11,6 +12,7 @@ Departures from torchvision:
     over before the statistics of evaluation have forgotten their start.
   - ConvNeXt: a map is padded to a whole number of patches before each patchifying convolution; torchvision
     drops the rest.
+  - VGG: pooling keeps the last row and column of an odd map.
   - ViT: any input size. The picture is padded to a multiple of the patch and the position embeddings are
     resampled bicubically to the grid. One stage, the normalised patch tokens of the last layer.
   - ViT "tiny" is torchvision's class with the dimensions of DeiT-Ti (Touvron et al. 2021, arXiv:2012.12877).
@@ -76,6 +78,25 @@ def resnet50(*, stem: Stem = "usual") -> Backbone:
 def resnet101(*, stem: Stem = "usual") -> Backbone:
     """ResNet-101: 42.5 million parameters, 2048 dimensions."""
     return _resnet(models.resnet101(), stem)
+
+
+def _vgg_walk(network: Any, x: Tensor) -> tuple[list[Tensor], Tensor]:
+    maps = []
+    for layer in network.features:
+        if isinstance(layer, nn.MaxPool2d):
+            maps.append(x)
+        x = layer(x)
+    return maps, average(x)
+
+
+def vgg16_bn() -> Backbone:
+    """VGG-16 with BatchNorm: 14.7 million parameters, 512 dimensions; its maps are those before each pooling."""
+    network = models.vgg16_bn()
+    network.avgpool, network.classifier = nn.Identity(), nn.Identity()
+    for layer in network.features:
+        if isinstance(layer, nn.MaxPool2d):
+            layer.ceil_mode = True
+    return Backbone(network, _vgg_walk, channels=(64, 128, 256, 512, 512), strides=(1, 2, 4, 8, 16), embed_dim=512)
 
 
 def _mobilenet_walk(network: Any, x: Tensor) -> tuple[list[Tensor], Tensor]:

@@ -35,9 +35,10 @@ from seeall.ssl.projector import projector
 from seeall.ssl.task import Pretraining, collapsed
 from seeall.ssl.views import Views
 from seeall.training.embed import Normalise, squares
-from seeall.training.engine import check, launch, rank
+from seeall.training.engine import check, launch
 from seeall.training.journal import Journal
 from seeall.training.loop import Stopped, fit
+from seeall.training.options import at_least, begun, last_of_each, training
 from seeall.training.run import Run, refuse_inside
 from seeall.types import SeeallError
 
@@ -85,28 +86,6 @@ def parts(
     return roles
 
 
-def training(
-    *,
-    warmup: float = 0.1,
-    accumulate: int = 1,
-    clip: float | None = None,
-    ema: float | None = None,
-    checkpoint_seconds: float = 60.0,
-) -> dict[str, Any]:
-    """Settings of the loop itself; see `training.loop.fit`."""
-    if accumulate < 1:
-        raise SeeallError(f"setting 'accumulate' is {accumulate}: choose at least 1")
-    if checkpoint_seconds < 0:
-        raise SeeallError(f"setting 'checkpoint_seconds' is {checkpoint_seconds}: choose 0 or more")
-    if not 0 <= warmup < 1:
-        raise SeeallError(f"setting 'warmup' is {warmup}: choose a share of the steps, from 0 and below 1")
-    if clip is not None and clip <= 0:
-        raise SeeallError(f"setting 'clip' is {clip}: choose a largest norm above 0, or none")
-    if ema is not None and not 0 < ema < 1:
-        raise SeeallError(f"setting 'ema' is {ema}: choose a decay between 0 and 1, such as 0.99")
-    return locals()
-
-
 def pretrain(
     data: str,
     out: Path,
@@ -148,9 +127,8 @@ def pretrain(
     Raises: SeeallError for anything the caller can mend; `loop.Stopped` after SIGINT or SIGTERM, all saved.
     """
     options = {k: v for k, v in locals().items() if k not in ("resume", "overwrite", "data", "out", "search")}
-    last = {pair.partition("=")[0].strip(): pair for pair in set}
-    settings = {**options, "data": data, "out": str(out), "set": sorted(last.values())}
-    _at_least(epochs=(epochs, 1), steps=(steps, 1), image_size=(image_size, 8), batch_size=(batch_size, 2))
+    settings = {**options, "data": data, "out": str(out), "set": last_of_each(set)}
+    at_least(epochs=(epochs, 1), steps=(steps, 1), image_size=(image_size, 8), batch_size=(batch_size, 2))
     _, here, world = check(devices, precision)
     plan = Plan.of(settings)
     if plan.composes and search is None:
@@ -160,7 +138,7 @@ def pretrain(
     pictures = (find_heard if positives == "sound" else find)(data, limit=limit, seed=seed)
     refuse_inside(out, pictures.root)
     about = {"source": data, "pictures": len(pictures), "fingerprint": fingerprint(pictures)}
-    run = _open(out, settings, about, resume, overwrite)
+    run = begun(out, settings, about, resume, overwrite)
     if run and run.facts["status"] == "finished" and (out / RUN_FILE).exists():
         log.warning("%s is already finished; nothing to do", out)
         return dict(run.facts["results"])
@@ -346,24 +324,6 @@ def _batches(belonging: Belonging, n: int, asked: int | None, world: int, seed: 
     order = Grouped(belonging.groups, belonging.together, batch, seed)
     order(0)
     return batch, order
-
-
-def _open(
-    out: Path, settings: Mapping[str, Any], about: Mapping[str, Any], resume: bool, overwrite: bool
-) -> Run | None:
-    """The run to go on with, or None where a new one begins. Raises SeeallError where neither can be."""
-    if resume:
-        run = Run.open(out)
-        run.resumable(settings, about)
-        return run
-    Run.refuse(out, overwrite=overwrite or rank() > 0)
-    return None
-
-
-def _at_least(**numbers: tuple[int | None, int]) -> None:
-    for name, (value, least) in numbers.items():
-        if value is not None and value < least:
-            raise SeeallError(f"--{name.replace('_', '-')} {value} must be at least {least}")
 
 
 def _batch(asked: int | None, n: int, world: int, kind: str, least: int = 2) -> int:

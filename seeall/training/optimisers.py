@@ -17,7 +17,7 @@ def parameter_groups(module: nn.Module, lr: float, weight_decay: float) -> Group
     """Parameters that decay (matrices, kernels) and those that do not (biases, norms).
 
     A module's attribute `own_rates`, parameter name → rate, takes parameters of its own out, each with its rate and
-    without decay.
+    without decay. An attribute `rate_factors` of the whole module, parameter name → factor, scales the rate of some.
 
     Raises: SeeallError for a rate that is not above 0, or a decay below 0.
     """
@@ -31,12 +31,18 @@ def parameter_groups(module: nn.Module, lr: float, weight_decay: float) -> Group
         for name, rate in getattr(part, "own_rates", {}).items()
     ]
     apart = {id(group["params"][0]) for group in own}
-    trained = [p for p in module.parameters() if p.requires_grad and id(p) not in apart]
-    return [
-        {"params": [p for p in trained if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-        *own,
+    factors: dict[str, float] = getattr(module, "rate_factors", {})
+    trained = [
+        (factors.get(name, 1.0), p) for name, p in module.named_parameters() if p.requires_grad and id(p) not in apart
     ]
+    groups: Groups = []
+    for factor in sorted({1.0, *(factor for factor, _ in trained)}, reverse=True):
+        here = [p for own_factor, p in trained if own_factor == factor]
+        groups += [
+            {"params": [p for p in here if p.ndim > 1], "weight_decay": weight_decay, "lr": lr * factor},
+            {"params": [p for p in here if p.ndim <= 1], "weight_decay": 0.0, "lr": lr * factor},
+        ]
+    return [*groups, *own]
 
 
 def _shares(**settings: float) -> None:

@@ -1,0 +1,157 @@
+"""`ssl index …` and `ssl search`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from seeall.commands.common import (
+    AllowSkipped,
+    Data,
+    Gpu,
+    IndexFolder,
+    Json,
+    Limit,
+    Overwrite,
+    Quiet,
+    Workers,
+    listen,
+    tell,
+)
+from seeall.console import log
+
+group = typer.Typer(help="Build and keep a searchable index of pictures.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@group.command("build")
+def index_build(
+    data: Data,
+    run: Annotated[Path, typer.Option(help="The run whose backbone sees the pictures.")],
+    out: Annotated[Path, typer.Option(help="The index folder to write.")],
+    limit: Limit = None,
+    workers: Workers = 0,
+    overwrite: Overwrite = False,
+    allow_skipped: AllowSkipped = False,
+    json_: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Embed pictures and build an index of them."""
+    listen(quiet)
+    from seeall.data.pictures import find
+    from seeall.index.build import build
+
+    pictures = find(data, limit=limit)
+    tell(build(pictures, run, out, workers=workers, overwrite=overwrite, allow_skipped=allow_skipped), json_)
+
+
+@group.command("add")
+def index_add(
+    index: IndexFolder,
+    data: Data,
+    run: Annotated[Path | None, typer.Option(help="Not needed; checked against the index if given.")] = None,
+    workers: Workers = 0,
+    allow_skipped: AllowSkipped = False,
+    json_: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Add pictures; those already there are replaced."""
+    listen(quiet)
+    from seeall.data.pictures import find
+    from seeall.index.build import add, eye_of
+    from seeall.index.store import Index
+
+    with Index.open(index) as opened:
+        eye = eye_of(opened, run)
+        skipped = add(opened, find(data), eye, workers=workers, allow_skipped=allow_skipped)
+        tell({**opened.info(), "skipped": len(skipped)}, json_)
+
+
+@group.command("remove")
+def index_remove(
+    index: IndexFolder,
+    items: Annotated[list[str], typer.Argument(help="Ids, or paths as `search` prints them.")],
+    json_: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Remove pictures from an index; the files themselves stay."""
+    listen(quiet)
+    from seeall.index.store import Index
+
+    with Index.open(index) as opened:
+        removed = opened.remove([_item(opened, text) for text in items])
+        tell({"removed": removed, "count": len(opened)}, json_)
+
+
+def _item(index: Any, text: str) -> int | str:
+    """An item's id or path as typed: a number, a path as stored, or one from here."""
+    if text.isascii() and text.isdecimal():
+        return int(text)
+    return text if text in index else str(Path(text).absolute())
+
+
+@group.command("info")
+def index_info(index: IndexFolder, json_: Json = False) -> None:
+    """What an index holds."""
+    from seeall.index.store import Index
+
+    with Index.open(index) as opened:
+        tell(opened.info(), json_)
+
+
+@group.command("check")
+def index_check(index: IndexFolder, json_: Json = False) -> None:
+    """Compare everything in an index with its checksums and counts; exit code 1 where something is wrong."""
+    from seeall.index.store import Index
+
+    with Index.open(index) as opened:
+        problems, notes = opened.check(), opened.notes()
+    if json_:
+        print(json.dumps({"problems": problems, "notes": notes}))
+    else:
+        print("\n".join([*problems, *notes]) if problems or notes else "clean")
+    raise typer.Exit(1 if problems else 0)
+
+
+@group.command("compact")
+def index_compact(index: IndexFolder, json_: Json = False, quiet: Quiet = False) -> None:
+    """Give back the room of removed pictures."""
+    listen(quiet)
+    from seeall.index.store import Index
+
+    with Index.open(index) as opened:
+        tell({"dropped": opened.compact(), **opened.info()}, json_)
+
+
+def search(
+    index: IndexFolder,
+    images: Annotated[
+        list[str], typer.Argument(help="Pictures or folders to find look-alikes of, or ids in the index.")
+    ],
+    k: Annotated[int, typer.Option("-k", help="How many look-alikes.")] = 10,
+    run: Annotated[Path | None, typer.Option(help="Not needed; checked against the index if given.")] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page with thumbnails, NAME.html.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the page of --html.")] = False,
+    gpu: Gpu = "auto",
+    json_: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Find look-alikes of pictures in an index."""
+    listen(quiet)
+    from seeall.html import refuse
+    from seeall.index.query import page, search
+
+    refuse(html, overwrite)
+    results = search(index, images, k, run=run, gpu=gpu)
+    if html:
+        page(html, index, results)
+        log.info("wrote %s", html)
+    for result in results:
+        if json_:
+            print(json.dumps(result, ensure_ascii=False))
+        else:
+            print(result["query"])
+            for match in result["matches"]:
+                print(f"  {match['score']:.4f}  {match['id']:>8}  {match['path']}  {match['label'] or ''}".rstrip())

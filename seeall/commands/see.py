@@ -1,0 +1,70 @@
+"""`ssl evaluate` and `ssl embed`: what a backbone sees."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from seeall.commands.common import (
+    AllowSkipped,
+    Data,
+    Json,
+    Limit,
+    Overwrite,
+    Quiet,
+    RunFolder,
+    Seed,
+    Workers,
+    first,
+    listen,
+    tell,
+)
+
+
+def evaluate(
+    run: RunFolder,
+    data: Data,
+    val: Annotated[
+        str | None, typer.Option(help="Labelled pictures to test on; else DATA's own splits, or a fifth.")
+    ] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page that shows it, NAME.html.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the page of --html.")] = False,
+    limit: Limit = None,
+    seed: Seed = 0,
+    json_: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """How good is a backbone? Neighbours, a linear probe, retrieval, clusters and pairs, on labelled pictures."""
+    listen(quiet)
+    from seeall.html import refuse
+    from seeall.ssl import probes, report
+
+    refuse(html, overwrite)
+    found = probes.examine(run, data, val, limit=limit, seed=seed)
+    if html:
+        report.write(html, f"What {run.absolute().name} sees in {data}", found)
+    tell(found.figures, json_)
+
+
+def embed(
+    run: RunFolder,
+    data: Data,
+    out: Annotated[Path, typer.Option(help="FILE: writes FILE.npy and FILE.parquet.")],
+    limit: Limit = None,
+    workers: Workers = 0,
+    overwrite: Overwrite = False,
+    allow_skipped: AllowSkipped = False,
+    json_: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write the features of pictures to files."""
+    listen(quiet)
+    from seeall.data.pictures import find
+    from seeall.training.features import embed_files
+
+    pictures = find(data, limit=limit)
+    facts = embed_files(pictures, run, out, workers=workers, allow_skipped=allow_skipped, overwrite=overwrite)
+    if first():
+        tell(facts, json_)

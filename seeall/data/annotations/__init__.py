@@ -1,0 +1,1 @@
+"""Pictures and what people, or a renderer, say is in them."""

@@ -1,0 +1,204 @@
+"""`ssl data check`: reads every picture and its truth and says what is there, what is odd, and what cannot be used."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from seeall.console import bar
+from seeall.data.annotations.draw import draw
+from seeall.data.annotations.examples import scaled
+from seeall.data.annotations.layouts import find_annotated
+from seeall.data.annotations.truth import IGNORE, Annotated
+from seeall.data.decode import Unreadable
+from seeall.data.pixels import cores, in_order
+from seeall.types import SeeallError
+
+EXAMPLES = 5
+"""Of each kind of finding that are named."""
+_CELL = 480
+"""Longest side of a picture on the sheet, px."""
+_MOST = 12
+"""Pictures on a sheet."""
+_GAP = 8
+_QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
+
+
+@dataclass
+class Kind:
+    """Findings of one kind: how many, and the first few as (where, what)."""
+
+    count: int = 0
+    examples: list[tuple[str, str]] = field(default_factory=list)
+
+    def add(self, where: str, what: str) -> None:
+        """One more."""
+        self.count += 1
+        if len(self.examples) < EXAMPLES:
+            self.examples.append((where, what))
+
+
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """What a check found.
+
+    pictures: split → pictures; the split is "all" where there are none · kinds: what is odd → how often and where
+    unit: what `balance` counts, pictures, things or pixels · balance: split → (K,) of each class
+    sizes, ratios: (M,) of boxes: root of the area as a share of the picture's; width by height
+    """
+
+    annotated: Annotated
+    task: str
+    pictures: dict[str, int]
+    kinds: dict[str, Kind]
+    unit: str
+    balance: dict[str, NDArray[np.int64]]
+    sizes: NDArray[np.float64]
+    ratios: NDArray[np.float64]
+
+    def lines(self) -> list[str]:
+        """All of it in words."""
+        classes, total = self.annotated.classes, max(1, sum(int(part.sum()) for part in self.balance.values()))
+        splits = ", ".join(f"{name} {n}" for name, n in self.pictures.items())
+        said = [f"{len(self.annotated)} pictures ({splits}), {len(classes)} classes", "", f"{self.unit} of each class"]
+        wide = max(map(len, classes), default=0)
+        said.append("  ".join([" " * wide, *(f"{name:>11}" for name in self.balance), "  share"]))
+        for k, name in enumerate(classes):
+            row = [int(part[k]) for part in self.balance.values()]
+            said.append("  ".join([f"{name:{wide}}", *(f"{n:>11,}" for n in row), f"{100 * sum(row) / total:6.2f}%"]))
+        if len(self.sizes):
+            said += ["", f"boxes, {len(self.sizes)}" + " " * 14 + "  ".join(f"{100 * q:>4.0f}%" for q in _QUANTILES)]
+            for name, values in (("root of the area's share", self.sizes), ("width by height", self.ratios)):
+                said.append(f"{name:26}" + "  ".join(f"{v:5.2f}" for v in np.quantile(values, _QUANTILES)))
+        said += ["", *([] if self.kinds else ["nothing odd found"])]
+        for name, kind in self.kinds.items():
+            said.append(f"{kind.count} x {name}")
+            said += [f"    {where}{': ' if what else ''}{what}" for where, what in kind.examples]
+        return said
+
+    def facts(self) -> dict[str, Any]:
+        """The same for JSON."""
+        return {
+            "pictures": self.pictures,
+            "classes": list(self.annotated.classes),
+            "unit": self.unit,
+            "balance": {split: part.tolist() for split, part in self.balance.items()},
+            "sizes": np.quantile(self.sizes, _QUANTILES).tolist() if len(self.sizes) else [],
+            "ratios": np.quantile(self.ratios, _QUANTILES).tolist() if len(self.ratios) else [],
+            "findings": {name: {"count": kind.count, "examples": kind.examples} for name, kind in self.kinds.items()},
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class _Seen:
+    """One picture. wrong: why it cannot be used, None where it can · counts: (K,) of each class."""
+
+    digest: str | None
+    wrong: tuple[str, str] | None
+    counts: NDArray[np.int64]
+    boxes: NDArray[np.float64]
+    area: int = 1
+    empty: bool = False
+
+
+def check(data: str, task: str, **settings: Any) -> Findings:
+    """Read all pictures of `data` and their truth. settings: those of `find_annotated`.
+
+    Raises: SeeallError for what would end a training before it begins.
+    """
+    annotated = find_annotated(data, task, **settings)
+    own = annotated.pictures.splits
+    splits = [s or "in no split" for s in own] if own else ["all"] * len(annotated)
+    kinds: dict[str, Kind] = {}
+    for where, words in annotated.repairs:
+        name, _, rest = words.partition(": ")
+        kinds.setdefault(name, Kind()).add(where, rest)
+    names = sorted(set(splits), key=lambda s: ("train", "val", "test").index(s) if s in ("train", "val", "test") else 3)
+    balance = {name: np.zeros(len(annotated.classes), np.int64) for name in names}
+    boxes, ratios, first = list[NDArray[np.float64]](), list[NDArray[np.float64]](), dict[str, int]()
+    with bar("checking pictures", len(annotated)) as progress:
+        for i, seen in enumerate(in_order(lambda i: _look(annotated, i), range(len(annotated)), cores())):
+            progress.update(1)
+            id = annotated.pictures.ids[i]
+            if seen.digest is not None and (twin := first.setdefault(seen.digest, i)) != i:
+                across = splits[twin] != splits[i]
+                name = f"same picture in {splits[twin]} and {splits[i]}" if across else "same picture twice"
+                kinds.setdefault(name, Kind()).add(id, f"is {annotated.pictures.ids[twin]}")
+            if seen.wrong:
+                kinds.setdefault(seen.wrong[0], Kind()).add(id, seen.wrong[1])
+                continue
+            balance[splits[i]] += seen.counts
+            if seen.empty:
+                kinds.setdefault("picture with nothing in it", Kind()).add(id, "")
+            sides = seen.boxes[:, 2:] - seen.boxes[:, :2]
+            boxes.append(np.sqrt(sides.prod(1) / seen.area))
+            ratios.append(sides[:, 0] / sides[:, 1])
+    for split, counts in balance.items():
+        for k in np.flatnonzero(counts == 0).tolist():
+            kinds.setdefault("class never seen", Kind()).add(split, annotated.classes[k])
+    unit = "pictures" if "label" in annotated.knows else "pixels" if "semantic" in annotated.knows else "things"
+    pictures = {name: splits.count(name) for name in names}
+    sizes, shapes = (np.concatenate([np.zeros(0), *parts]) for parts in (boxes, ratios))
+    return Findings(annotated, task, pictures, kinds, unit, balance, sizes, shapes)
+
+
+def _look(annotated: Annotated, i: int) -> _Seen:
+    """Picture i with its truth."""
+    none, no_boxes, key = np.zeros(len(annotated.classes), np.int64), np.zeros((0, 4)), annotated.pictures.keys[i]
+    digest = None
+    try:
+        if isinstance(key, str):
+            digest = hashlib.sha256(Path(key).read_bytes()).hexdigest()
+        height, width = annotated.pictures.read(i).shape[:2]
+        truth = annotated.truth(i, height, width)
+    except (Unreadable, OSError) as fault:
+        return _Seen(digest, ("picture cannot be read", str(fault)), none, no_boxes)
+    except SeeallError as fault:
+        return _Seen(digest, ("annotation cannot be used", str(fault)), none, no_boxes)
+    if truth.label is not None:
+        counted = np.array([truth.label])
+    elif truth.semantic is not None:
+        counted = truth.semantic[truth.semantic != IGNORE]
+    else:
+        counted = truth.classes
+    counts = np.bincount(counted.ravel(), minlength=len(none)).astype(np.int64)
+    background = truth.semantic is not None and annotated.classes[0] == "background"
+    empty = not counts[1 if background else 0 :].any()
+    return _Seen(digest, None, counts, truth.boxes.astype(np.float64), height * width, empty)
+
+
+def sheet(annotated: Annotated, rows: Sequence[int]) -> Image.Image:
+    """The pictures at `rows`, at most 12, in a grid, with their truth drawn; those that cannot be read are left out.
+
+    Raises: SeeallError where none of them can be read.
+    """
+    cells = [cell for i in list(rows)[:_MOST] if (cell := _cell(annotated, i)) is not None]
+    if not cells:
+        raise SeeallError(f"{annotated.pictures.source}: none of the pictures chosen for the sheet can be read")
+    columns = min(len(cells), 4 if len(cells) > 6 else 3)
+    wide, high = (max(cell.size[axis] for cell in cells) + _GAP for axis in (0, 1))
+    paper = Image.new("RGB", (columns * wide + _GAP, -(-len(cells) // columns) * high + _GAP), "white")
+    for k, cell in enumerate(cells):
+        x, y = k % columns * wide + _GAP, k // columns * high + _GAP
+        paper.paste(cell, (x + (wide - _GAP - cell.width) // 2, y + (high - _GAP - cell.height) // 2))
+    return paper
+
+
+def _cell(annotated: Annotated, i: int) -> Image.Image | None:
+    """One picture with its truth, at the size of the sheet."""
+    try:
+        pixels = annotated.pictures.read(i)
+    except Unreadable:
+        return None
+    before = pixels.shape[0], pixels.shape[1]
+    truth = annotated.truth(i, *before)
+    picture = ImageOps.contain(Image.fromarray(pixels), (_CELL, _CELL), Image.Resampling.BICUBIC)
+    after = picture.height, picture.width
+    return Image.fromarray(draw(np.array(picture), scaled(truth, before, after), annotated.classes))

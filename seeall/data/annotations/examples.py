@@ -1,0 +1,158 @@
+"""Pictures and their truth at the size a head sees them: read once, so that whatever is wrong is known before training.
+
+Every picture is scaled until its shorter side is `size`, and its truth with it. What fits in memory stays there;
+otherwise pictures are read again, by threads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from seeall.console import bar
+from seeall.data.annotations.truth import Annotated, Truth
+from seeall.data.decode import Pixels, Unreadable
+from seeall.data.pixels import MEMORY_SHARE, complain, cores, free_memory, in_order
+from seeall.types import SeeallError
+
+
+@dataclass(frozen=True, eq=False)
+class Example:
+    """pixels: (3, H, W) uint8 · truth: at that size · original: height and width of the picture, px, before scaling."""
+
+    pixels: Tensor
+    truth: Truth
+    original: tuple[int, int]
+
+
+class Examples:
+    """n pictures with their truth.
+
+    annotated: those that can be read · skipped: (id, reason) of those that cannot
+    """
+
+    def __init__(
+        self, annotated: Annotated, size: int, kept: Sequence[Example] | None, skipped: Sequence[tuple[str, str]]
+    ) -> None:
+        self.annotated, self.size, self.skipped, self._kept = annotated, size, skipped, kept
+        self._pool = None if kept is not None else ThreadPoolExecutor(cores(), "examples")
+
+    def __len__(self) -> int:
+        return len(self.annotated)
+
+    @property
+    def resident(self) -> bool:
+        """Whether the pixels are in memory."""
+        return self._kept is not None
+
+    def __getitem__(self, i: int) -> Example:
+        return self._kept[i] if self._kept is not None else read(self.annotated, i, self.size)
+
+    def some(self, rows: Sequence[int]) -> list[Example]:
+        """The examples at `rows`. Raises SeeallError where a picture could be read before and cannot now."""
+        if self._pool is None:
+            return [self[i] for i in rows]
+        try:
+            return list(self._pool.map(self.__getitem__, rows))
+        except Unreadable as fault:
+            raise SeeallError(
+                f"{self.annotated.pictures.source}: a picture that was readable when training began is now {fault}; "
+                "restore it and --resume"
+            ) from None
+
+    def subset(self, rows: Sequence[int]) -> Examples:
+        """The examples at `rows`, in that order."""
+        kept = None if self._kept is None else [self._kept[i] for i in rows]
+        return Examples(self.annotated.subset(rows), self.size, kept, self.skipped)
+
+
+def load(annotated: Annotated, size: int, *, workers: int = 0, allow_skipped: bool = False) -> Examples:
+    """Read all pictures and their truth; keep them where they take no more than a quarter of the free memory.
+
+    size: shorter side, px · workers: threads that read; 0 takes one for each core
+
+    Raises: SeeallError for a truth that makes no sense, and where nothing, or too little, can be read.
+    """
+    room, kept, taken = int(free_memory() * MEMORY_SHARE), list[Example](), 0
+    good, skipped, fits = list[int](), list[tuple[str, str]](), True
+
+    def attempt(i: int) -> Example | Unreadable:
+        try:
+            return read(annotated, i, size)
+        except Unreadable as fault:
+            return fault
+
+    with bar("reading pictures", len(annotated)) as progress:
+        for i, found in enumerate(in_order(attempt, range(len(annotated)), workers or cores())):
+            progress.update(1)
+            if isinstance(found, Unreadable):
+                skipped.append((annotated.pictures.ids[i], str(found)))
+                continue
+            good.append(i)
+            taken += _bytes(found)
+            fits = fits and taken <= room
+            if fits:
+                kept.append(found)
+            else:
+                kept.clear()
+    complain(annotated.pictures, skipped, allow_skipped)
+    return Examples(annotated.subset(good) if skipped else annotated, size, kept if fits else None, skipped)
+
+
+def read(annotated: Annotated, i: int, size: int) -> Example:
+    """Picture i and its truth, the shorter side scaled to `size`. Raises Unreadable, or SeeallError for its truth."""
+    pixels = annotated.pictures.read(i)
+    height, width = pixels.shape[:2]
+    truth = annotated.truth(i, height, width)
+    shape = fitted(height, width, size)
+    return Example(scaled_pixels(pixels, shape), scaled(truth, (height, width), shape), (height, width))
+
+
+def fitted(height: int, width: int, size: int) -> tuple[int, int]:
+    """Height and width once the shorter side is `size`.
+
+    >>> fitted(480, 640, 240)
+    (240, 320)
+    """
+    scale = size / min(height, width)
+    return max(size, round(height * scale)), max(size, round(width * scale))
+
+
+def scaled_pixels(pixels: Pixels, shape: tuple[int, int]) -> Tensor:
+    """(H, W, 3) uint8 → (3, *shape) uint8, antialiased."""
+    x = torch.from_numpy(np.array(pixels)).permute(2, 0, 1)
+    if x.shape[1:] != shape:
+        x = F.interpolate(x[None], shape, mode="bilinear", antialias=True)[0]
+    return x.contiguous()
+
+
+def scaled(truth: Truth, before: tuple[int, int], after: tuple[int, int]) -> Truth:
+    """The truth of a picture of `before` px (height, width) once it has `after`."""
+    if before == after:
+        return truth
+    factors = np.array([after[1] / before[1], after[0] / before[0]] * 2, np.float32)
+    return replace(
+        truth,
+        boxes=truth.boxes * factors,
+        masks=None if truth.masks is None else _nearest(truth.masks, after),
+        semantic=None if truth.semantic is None else _nearest(truth.semantic, after),
+    )
+
+
+def _nearest(values: NDArray[Any], shape: tuple[int, int]) -> NDArray[Any]:
+    """(…, H, W) → (…, *shape): what lies under the middle of each new pixel."""
+    down, across = (((np.arange(new) + 0.5) * old / new).astype(np.int64) for new, old in zip(shape, values.shape[-2:]))
+    return values[..., down[:, None], across[None, :]]
+
+
+def _bytes(example: Example) -> int:
+    truth = example.truth
+    return example.pixels.nbytes + sum(0 if part is None else part.nbytes for part in (truth.masks, truth.semantic))

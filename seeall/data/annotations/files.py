@@ -1,0 +1,139 @@
+"""Reading what layouts are made of: text, JSON, lists of names, the pictures below a folder and their sizes."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from seeall import catalog
+from seeall.console import bar
+from seeall.data.decode import EXTENSIONS
+from seeall.data.pictures import SPLITS
+from seeall.data.pixels import cores, in_order
+from seeall.types import SeeallError
+
+Repair = tuple[str, str]
+"""A picture or file; what was wrong, a colon, and the particulars."""
+_ON_THEIR_SIDE = (5, 6, 7, 8)
+"""EXIF orientations that swap width and height."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A picture: `file` is `base/FOLDER/stem.suffix`, its `id` is relative to where the data begin."""
+
+    id: str
+    file: str
+    base: Path
+    stem: str
+    split: str | None
+
+
+def text(path: Path) -> str:
+    """What a text file holds. Raises SeeallError where it cannot be read."""
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as fault:
+        raise SeeallError(f"{path}: cannot be read as text: {getattr(fault, 'strerror', None) or 'no UTF-8'}") from None
+
+
+def load_json(path: Path) -> Any:
+    """What a JSON file holds. Raises SeeallError where it is broken."""
+    try:
+        return json.loads(text(path))
+    except (ValueError, RecursionError) as fault:
+        raise SeeallError(f"{path}: broken JSON: {str(fault).splitlines()[0]}; write it again") from None
+
+
+def below(folder: Path, suffixes: frozenset[str] | set[str] = EXTENSIONS) -> dict[str, str]:
+    """Path relative to `folder` without its suffix → file, of all files below that end so, sorted; hidden ones are out."""
+    found: dict[str, str] = {}
+    for here, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted(names):
+            file = Path(here) / name
+            if file.suffix.lower() in suffixes and not name.startswith("."):
+                found.setdefault(file.relative_to(folder).with_suffix("").as_posix(), str(file))
+    return dict(sorted(found.items()))
+
+
+def homes(root: Path, name: str) -> list[tuple[str | None, Path]]:
+    """(split, folder) of the folders that hold a folder `name`: `root` itself, or its folders train, val and test."""
+    if (root / name).is_dir():
+        return [(None, root)]
+    tops = sorted(p for p in root.iterdir() if p.name.lower() in SPLITS and (p / name).is_dir())
+    return [(SPLITS[p.name.lower()], p) for p in tops]
+
+
+def pictures(root: Path, name: str) -> list[Place]:
+    """The pictures of the folders `name`, with splits from folders train, val, test above or below them."""
+    found = []
+    for split, base in homes(root, name):
+        there = below(base / name)
+        tops = {Path(stem).parts[0].lower() if "/" in stem else "" for stem in there}
+        inner = split is None and tops and tops <= SPLITS.keys()
+        for stem, file in there.items():
+            own = SPLITS[Path(stem).parts[0].lower()] if inner else split
+            found.append(Place(Path(file).relative_to(root).as_posix(), file, base, stem, own))
+    return found
+
+
+def named(names: str | None) -> list[str] | None:
+    """The setting `names`: text with commas, or a file of a name a line; None for None."""
+    if names is None:
+        return None
+    listed = (
+        lines(Path(names)) if "\n" not in names and Path(names).is_file() else [n.strip() for n in names.split(",")]
+    )
+    listed = [name for name in listed if name]
+    twice = next((name for name in listed if listed.count(name) > 1), None)
+    if not listed or twice:
+        raise SeeallError(
+            f"names={names}: {f'{twice!r} is there twice' if twice else 'no name in it'}; list every class once"
+        )
+    return listed
+
+
+def lines(path: Path) -> list[str]:
+    """The lines of a text file that hold something, without the space around it."""
+    return [line.strip() for line in text(path).splitlines() if line.strip()]
+
+
+def chosen(seen: Mapping[str, int], wanted: Sequence[str] | None, where: str) -> tuple[list[str], list[Repair]]:
+    """The classes to learn, of those `seen` with how many things there are of each: all, or those `wanted`, in that order.
+
+    Raises: SeeallError where some seen are not wanted and some wanted not seen, which is how a wrong name shows.
+    """
+    if wanted is None:
+        return list(seen), []
+    others = [name for name in seen if name not in wanted]
+    strange = [name for name in wanted if name not in seen]
+    if others and strange:
+        raise SeeallError(f"{where}: names: no class is called {strange[0]!r}; {catalog.suggest(strange[0], seen)}")
+    return list(wanted), [(where, f"class not among names left out: {name}, {seen[name]} things") for name in others]
+
+
+def sizes(files: Sequence[str]) -> list[tuple[int, int] | None]:
+    """Height and width in px of pictures set upright, from their headers; None where that cannot be read."""
+    found = []
+    with bar("measuring pictures", len(files)) as progress:
+        for size in in_order(_size, files, min(8, 2 * cores())):
+            found.append(size)
+            progress.update(1)
+    return found
+
+
+def _size(file: str) -> tuple[int, int] | None:
+    try:
+        with Image.open(file) as image:
+            width, height = image.size
+            turned = ("exif" in image.info or image.format == "TIFF") and image.getexif().get(0x0112) in _ON_THEIR_SIDE
+    except Exception:  # a damaged header meets a different fault in every decoder
+        return None
+    return (width, height) if turned else (height, width)

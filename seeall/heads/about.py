@@ -1,0 +1,21 @@
+"""What a head is told about the data and the pictures before it is built, and what it keeps to be built again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from seeall.heads.detection.anchors import Shapes
+
+
+@dataclass
+class About:
+    """What goes from the data to a head."""
+
+    image_size: int
+    """Shorter side of pictures, px, as the network sees them."""
+    boxes: Tensor | None = None
+    """(n, 4) xyxy, px at that size, of all things to learn from; None where a finished head is built again."""
+    anchors: Shapes | None = None
+    """What a detector took; filled in by it."""

@@ -1,0 +1,91 @@
+"""Naming what a whole picture shows: a linear layer on the embedding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import final
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from seeall.backbones.contract import Backbone
+from seeall.data.annotations.examples import Examples
+from seeall.data.annotations.truth import Truth
+from seeall.heads.feed import HeadBatch
+from seeall.heads.prediction import Prediction, evaluate
+from seeall.training.embed import Normalise, square
+from seeall.types import SeeallError
+
+
+@final
+class Linear(nn.Module):
+    """x (B, 3, H, W) normalised → logits (B, K).
+
+    dropout: share of the embedding that is left out while learning
+    """
+
+    def __init__(self, backbone: Backbone, classes: int, *, dropout: float = 0.0) -> None:
+        super().__init__()
+        if not 0 <= dropout < 1:
+            raise SeeallError(f"setting 'dropout' is {dropout}: choose a share from 0 and below 1")
+        self.backbone, self.dropout = backbone, nn.Dropout(dropout)
+        self.score = nn.Linear(backbone.embed_dim, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The logits."""
+        scores: Tensor = self.score(self.dropout(self.backbone(x)))
+        return scores
+
+
+@final
+class Classification(nn.Module):
+    """The head of `--task classification`: pictures are seen as their middle square.
+
+    smoothing: of the labels, which then are 1 - smoothing sure (Szegedy et al. 2016, arXiv:1512.00567, section 7)
+    """
+
+    def __init__(
+        self, network: nn.Module, normalise: Normalise, size: int, classes: Sequence[str], *, smoothing: float = 0.0
+    ) -> None:
+        super().__init__()
+        if not 0 <= smoothing < 1:
+            raise SeeallError(f"setting 'smoothing' is {smoothing}: choose a share from 0 and below 1")
+        self.network, self.normalise, self.size, self.smoothing = network, normalise, size, smoothing
+        self.classes = tuple(classes)
+        self.held: Examples | None = None
+
+    def training_step(self, batch: HeadBatch) -> dict[str, Tensor]:
+        """Cross-entropy, and the share of the batch that is named right."""
+        logits = self._see([example.pixels for example in batch["examples"]]).float()
+        targets = torch.tensor([example.truth.label for example in batch["examples"]], device=logits.device)
+        right = (logits.argmax(1) == targets).float().mean()
+        return {"loss": F.cross_entropy(logits, targets, label_smoothing=self.smoothing), "right": right}
+
+    def _see(self, pictures: Sequence[Tensor]) -> Tensor:
+        x = torch.stack([square(picture.permute(1, 2, 0).numpy(), self.size) for picture in pictures])
+        logits: Tensor = self.network(self.normalise(x.to(self.normalise.mean.device)))
+        return logits
+
+    def evaluation(self) -> dict[str, float]:
+        """As `judge`, of the pictures held back."""
+        return evaluate(self, self.held)
+
+    @torch.no_grad()
+    def predict(self, pictures: Sequence[Tensor]) -> list[Prediction]:
+        """A probability for each class."""
+        return [Prediction(scores=row) for row in self._see(pictures).float().softmax(1).cpu().numpy()]
+
+    def judge(self, predictions: Sequence[Prediction], truths: Sequence[Truth]) -> dict[str, float]:
+        """`top1`; `top5` where there are more than 5 classes; `recall/NAME` of each class that occurs."""
+        scores = np.stack([p.scores for p in predictions if p.scores is not None])
+        targets = np.array([t.label for t in truths])
+        place = (scores > scores[np.arange(len(targets)), targets][:, None]).sum(1)
+        found = {"top1": 100 * float((place < 1).mean())}
+        if len(self.classes) > 5:
+            found["top5"] = 100 * float((place < 5).mean())
+        for i, name in enumerate(self.classes):
+            if (targets == i).any():
+                found[f"recall/{name}"] = 100 * float((place[targets == i] < 1).mean())
+        return found

@@ -1,0 +1,78 @@
+"""Anchors: the boxes that a detector starts from, the usual ones or some that fit a data set.
+
+The fit is k-means with 1 - IoU of width and height for a distance, as in YOLO9000 (Redmon and Farhadi 2017,
+arXiv:1612.08242, section 2), with medians in place of means, and as many anchors for every level of the pyramid.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+
+from seeall.data import keyed
+from seeall.types import SeeallError
+
+Shapes = list[list[tuple[float, float]]]
+"""For each level of a pyramid, widths and heights in px."""
+_ROUNDS = 100
+
+
+def usual(strides: list[int], *, scale: float, octaves: int) -> Shapes:
+    """Three proportions (1:2, 1:1, 2:1) at `octaves` sizes from `scale` strides to below twice as much.
+
+    >>> usual([8], scale=4, octaves=1)
+    [[(45.25, 22.63), (32.0, 32.0), (22.63, 45.25)]]
+    """
+    return [
+        [
+            (round(size * ratio**-0.5, 2), round(size * ratio**0.5, 2))
+            for size in (scale * stride * 2 ** (k / octaves) for k in range(octaves))
+            for ratio in (0.5, 1.0, 2.0)
+        ]
+        for stride in strides
+    ]
+
+
+def generator(shapes: Shapes) -> AnchorGenerator:
+    """torchvision's, with exactly these."""
+    made = AnchorGenerator(tuple((1.0,) * len(level) for level in shapes), ((1.0,),) * len(shapes))
+    cells = [torch.tensor([[-w / 2, -h / 2, w / 2, h / 2] for w, h in level]) for level in shapes]
+    made.cell_anchors = cells
+    return made
+
+
+def overlap(sizes: Tensor, anchors: Tensor) -> Tensor:
+    """IoU (n, k) of boxes and anchors, both of (·, 2) width and height, laid on one centre."""
+    shared = torch.minimum(sizes[:, None], anchors[None]).prod(2)
+    return shared / (sizes.prod(1)[:, None] + anchors.prod(1)[None] - shared)
+
+
+def fit(boxes: Tensor, levels: int, each: int, seed: int = 0) -> Shapes:
+    """Anchors for boxes (n, 4) xyxy, px: `each` for every one of `levels`, smallest first.
+
+    Raises: SeeallError where there are fewer different boxes than anchors.
+    """
+    sizes = (boxes[:, 2:] - boxes[:, :2]).double().clamp(min=1.0)
+    distinct, k = sizes.unique(dim=0), levels * each  # type: ignore[no-untyped-call]
+    if len(distinct) < k:
+        raise SeeallError(
+            f"setting 'anchors' is fit: {len(distinct)} different boxes are too few to fit {k} anchors to; leave it out"
+        )
+    order = distinct[distinct.prod(1).argsort()]
+    anchors = order[torch.linspace(0, len(order) - 1, k).round().long()]
+    for turn in range(_ROUNDS):
+        nearest = overlap(sizes, anchors).argmax(1)
+        moved = torch.stack(
+            [
+                sizes[nearest == i].median(0).values if (nearest == i).any()
+                else sizes[int(keyed.bits(seed, turn, i) % len(sizes))]
+                for i in range(k)
+            ]
+        )  # fmt: skip
+        if torch.equal(moved, anchors):
+            break
+        anchors = moved
+    anchors = anchors[anchors.prod(1).argsort()]
+    found = [(round(w, 2), round(h, 2)) for w, h in anchors.tolist()]
+    return [found[i * each : (i + 1) * each] for i in range(levels)]

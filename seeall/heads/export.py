@@ -1,0 +1,165 @@
+"""`ssl export`: a head as a file that runs without this package, checked against what the head itself says.
+
+ONNX by torch's exporter, or, for detectors, whose steps it cannot follow, by the older one that records a run; `.pt2`
+by torch.export. The file takes pictures as float32 in [0, 1], RGB, at one size, and does the normalisation itself:
+
+    classification   (B, 3, S, S)  → scores (B, K), probabilities
+    segmentation     (B, 3, H, W)  → logits (B, K, H, W)
+    detection        (3, H, W)     → boxes (M, 4) xyxy px, labels (M,) from 0, scores (M,)
+    instance         (3, H, W)     → the same, and masks (M, H, W), probabilities
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import warnings
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from seeall.console import log
+from seeall.heads import build
+from seeall.heads.build import Recipe
+from seeall.types import SeeallError
+
+TOLERANCE = 1e-4
+"""The largest difference to the head's own output, absolute, that passes."""
+FORMATS = (".onnx", ".pt2")
+
+
+@final
+class _Dense(nn.Module):
+    def __init__(self, head: Any, scores: bool) -> None:
+        super().__init__()
+        self.network, self.scores = head.network, scores
+        self.mean = nn.Buffer(head.normalise.mean.clone())
+        self.std = nn.Buffer(head.normalise.std.clone())
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        logits: Tensor = self.network((pictures - self.mean) / self.std)
+        return logits.softmax(1) if self.scores else logits
+
+
+@final
+class _Finder(nn.Module):
+    def __init__(self, head: Any) -> None:
+        super().__init__()
+        self.network, self.first, self.masks = head.network, head.first, head.masks
+
+    def forward(self, picture: Tensor) -> tuple[Tensor, ...]:
+        told = self.network([picture])[0]
+        found = (told["boxes"], told["labels"] - self.first, told["scores"])
+        return (*found, told["masks"][:, 0]) if self.masks else found
+
+
+def export(run: str | Path, out: Path, *, height: int | None = None, width: int | None = None) -> dict[str, Any]:
+    """Write the head of `run` to `out`, FILE.onnx or FILE.pt2, and check it.
+
+    height, width: of the pictures that the file will take, px; a square of the head's own size where not given
+
+    Returns: the file, its inputs and outputs, and the largest difference.
+    Raises: SeeallError for another ending, a missing package, a head that cannot be exported so, or one that then
+        says something else.
+    """
+    if out.suffix not in FORMATS:
+        raise SeeallError(f"--out {out}: choose a file that ends in {' or '.join(FORMATS)}")
+    head, recipe = build.load(run)
+    head.cpu()
+    finder = recipe.task in ("detection", "instance")
+    if finder and out.suffix == ".pt2":
+        raise SeeallError(
+            f"{recipe.model} cannot pass torch.export, as what it does depends on what it finds; export it to .onnx"
+        )
+    size = (height or recipe.image_size, width or height or recipe.image_size)
+    model = (_Finder(head) if finder else _Dense(head, recipe.task == "classification")).eval()
+    example = torch.rand(3, *size, generator=torch.Generator().manual_seed(0))
+    given = example if finder else torch.stack([example, example.flip(2)])
+    outputs = {"classification": ["scores"], "segmentation": ["logits"]}.get(
+        recipe.task, ["boxes", "labels", "scores", "masks"][: 4 if recipe.task == "instance" else 3]
+    )
+    with torch.no_grad():
+        own = model(given)
+        own = own if isinstance(own, tuple) else (own,)
+        again = (_onnx if out.suffix == ".onnx" else _program)(model, given, out, outputs, finder)
+    difference = _apart([part.numpy() for part in own], again)
+    if difference > TOLERANCE:
+        out.unlink()
+        raise SeeallError(
+            f"{recipe.model} as {out.suffix} says something else than the head (by {difference:.2g}): not exported"
+        )
+    _describe(out, recipe, size)
+    shape = "×".join(map(str, given.shape))
+    return {"file": str(out), "input": shape, "outputs": ", ".join(outputs), "difference": difference}
+
+
+def _apart(one: list[Any], other: list[Any]) -> float:
+    """The largest difference, infinite where shapes differ."""
+    if [a.shape for a in one] != [b.shape for b in other]:
+        return float("inf")
+    return max((float(np.abs(a - b).max()) for a, b in zip(one, other) if a.size), default=0.0)
+
+
+def _onnx(model: nn.Module, given: Tensor, out: Path, outputs: list[str], finder: bool) -> list[Any]:
+    try:
+        import onnx  # noqa: F401
+        import onnxruntime
+    except ImportError as fault:
+        raise SeeallError(f"{fault.name} is missing: pip install 'seeall[export]'") from None
+    options: dict[str, Any] = (
+        {"dynamo": False, "opset_version": 17} if finder else {"dynamo": True, "external_data": False}
+    )
+    if not finder:
+        options["dynamic_shapes"] = ({0: torch.export.Dim("batch", min=1, max=1024)},)
+    with _silence():
+        try:
+            torch.onnx.export(
+                model, (given,), str(out), input_names=["picture" if finder else "pictures"], output_names=outputs,
+                verbose=False, **options,
+            )  # fmt: skip
+        except Exception as fault:
+            raise SeeallError(f"cannot be exported to ONNX: {_reason(fault)}") from None
+    session = onnxruntime.InferenceSession(str(out), providers=["CPUExecutionProvider"])
+    found: list[Any] = session.run(None, {session.get_inputs()[0].name: given.numpy()})
+    return found
+
+
+def _program(model: nn.Module, given: Tensor, out: Path, outputs: list[str], finder: bool) -> list[Any]:
+    with _silence():
+        try:
+            made = torch.export.export(
+                model, (given,), dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=1024)},)
+            )
+            torch.export.save(made, str(out))
+        except Exception as fault:
+            raise SeeallError(f"cannot pass torch.export: {_reason(fault)}") from None
+        return [torch.export.load(str(out)).module()(given).numpy()]
+
+
+def _reason(fault: Exception) -> str:
+    return str(fault).strip().partition("\n")[0][:200] or type(fault).__name__
+
+
+@contextlib.contextmanager
+def _silence() -> Any:
+    """torch's exporters talk much; what matters is checked afterwards."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+
+
+def _describe(out: Path, recipe: Recipe, size: tuple[int, int]) -> None:
+    """FILE.json beside it: what the numbers that come out mean."""
+    facts = {"task": recipe.task, "model": recipe.model, "classes": recipe.classes, "height": size[0], "width": size[1]}
+    out.with_suffix(out.suffix + ".json").write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
+    log.info("wrote %s", out)

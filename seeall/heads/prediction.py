@@ -1,0 +1,78 @@
+"""What a head says about a picture, and how well a set of that agrees with the truth."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from seeall.data.annotations.examples import Examples
+from seeall.data.annotations.truth import Truth
+from seeall.metrics.detection import Found
+
+if TYPE_CHECKING:
+    from seeall.heads.feed import HeadBatch
+
+BATCH = 8
+"""Pictures that are looked at together."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Prediction:
+    """About one picture of H by W px, at its own size. One of these is there, by task."""
+
+    scores: NDArray[np.float32] | None = None
+    """(K,) a probability for each class."""
+    found: Found | None = None
+    """Things, with boxes and perhaps masks."""
+    semantic: NDArray[np.uint8] | None = None
+    """(H, W) a class for each pixel."""
+
+
+class Head(Protocol):
+    """What every head can do; also an `nn.Module`, and a `Task`.
+
+    held: what it is judged by while it learns, or None
+    """
+
+    held: Examples | None
+
+    def training_step(self, batch: HeadBatch) -> dict[str, Tensor]: ...
+
+    def evaluation(self) -> dict[str, float]: ...
+
+    def predict(self, pictures: Sequence[Tensor]) -> list[Prediction]:
+        """pictures: (3, H, W) uint8 each, of any sizes."""
+        ...
+
+    def judge(self, predictions: Sequence[Prediction], truths: Sequence[Truth]) -> dict[str, float]:
+        """Metrics by flat name, percent."""
+        ...
+
+
+def predict_all(head: Head, examples: Examples) -> list[Prediction]:
+    """A prediction for each example."""
+    found: list[Prediction] = []
+    for start in range(0, len(examples), BATCH):
+        rows = range(start, min(start + BATCH, len(examples)))
+        found += head.predict([example.pixels for example in examples.some(rows)])
+    return found
+
+
+def evaluate(head: Head, examples: Examples | None) -> dict[str, float]:
+    """The task's own metrics over the examples; {} where there are none."""
+    if examples is None or not len(examples):
+        return {}
+    return head.judge(predict_all(head, examples), [examples[i].truth for i in range(len(examples))])
+
+
+def by_shape(pictures: Sequence[Tensor]) -> list[list[int]]:
+    """The numbers of pictures that are equally large, so that they can be looked at together."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for i, picture in enumerate(pictures):
+        groups.setdefault(tuple(picture.shape), []).append(i)
+    return list(groups.values())

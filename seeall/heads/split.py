@@ -1,0 +1,87 @@
+"""Which pictures a head learns from, and which it is judged by."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+from seeall.data import keyed
+from seeall.data.annotations.truth import Annotated
+from seeall.types import SeeallError
+
+_STREAM = 0x5917
+_HELD = 0.2
+
+
+def divided(
+    annotated: Annotated, val: str | None, find: Callable[[str], Annotated], seed: int
+) -> tuple[Annotated, Annotated]:
+    """Pictures to learn from, and to judge by.
+
+    val: other data, found by `find`, or a share of these; None takes the data's own splits, "train" and "val" or
+        "test", or a fifth where there are none
+
+    Raises: SeeallError where either part is empty, or `val` has other classes.
+    """
+    share = _share(val)
+    if val is not None and share is None:
+        held = find(val)
+        if list(held.classes) != list(annotated.classes):
+            strange = [name for name in held.classes if name not in annotated.classes]
+            raise SeeallError(
+                f"--val {val} has other classes: {', '.join(strange) or 'fewer, or in another order'}; "
+                "say which they are in both by --set names=…"
+            )
+        splits = set(held.pictures.splits or ())
+        own = next((held.split(name) for name in ("val", "test") if name in splits), held)
+        return _learnt(annotated), own
+    splits = set(annotated.pictures.splits or ())
+    if share is None and "train" in splits and splits & {"val", "test"}:
+        held = next(annotated.split(name) for name in ("val", "test") if name in splits)
+        return _learnt(annotated), held
+    pool = _learnt(annotated)
+    count = max(1, round((_HELD if share is None else share) * len(pool)))
+    if count >= len(pool):
+        raise SeeallError(f"{annotated.pictures.source}: {len(pool)} pictures are too few to hold {count} back")
+    order = keyed.permutation(len(pool), seed, _STREAM).tolist()
+    return pool.subset(sorted(order[count:])), pool.subset(sorted(order[:count]))
+
+
+def _learnt(annotated: Annotated) -> Annotated:
+    """Those of split train, or all where there are no splits."""
+    return annotated.split("train") if "train" in set(annotated.pictures.splits or ()) else annotated
+
+
+def _share(val: str | None) -> float | None:
+    """`val` as a share of the data, None where it is none."""
+    try:
+        share = float(val) if val is not None else None
+    except ValueError:
+        return None
+    if share is not None and not 0 < share < 1:
+        raise SeeallError(f"--val {val}: choose a share between 0 and 1, or other data")
+    return share
+
+
+def few(annotated: Annotated, labels: str | None, seed: int) -> Annotated:
+    """Some of the pictures, drawn by seed: all classes alike where a picture has one class.
+
+    labels: a share, "10%", or a number, "50"; None takes all
+
+    Raises: SeeallError where it is neither, or more than there are.
+    """
+    if labels is None:
+        return annotated
+    text = labels.strip()
+    try:
+        count = round(float(text[:-1]) / 100 * len(annotated)) if text.endswith("%") else int(text)
+    except ValueError:
+        raise SeeallError(f"--labels {labels}: give a share such as 10%, or a number of pictures") from None
+    if not 1 <= count <= len(annotated):
+        raise SeeallError(f"--labels {labels} are {count} pictures, of {len(annotated)}; choose 1 to {len(annotated)}")
+    return annotated.subset(_drawn(annotated, count, seed))
+
+
+def _drawn(annotated: Annotated, count: int, seed: int) -> list[int]:
+    marked = dataclasses.replace(annotated.pictures, metadata=[{"row": i} for i in range(len(annotated))])
+    return [int(row["row"]) for row in marked.limit(count, seed).metadata or ()]

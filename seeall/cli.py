@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from seeall import __version__
-from seeall.commands import finetune, index, pretrain, see
+from seeall.commands import data, finetune, heads, index, pretrain, see
 from seeall.commands.common import Json, Overwrite, Quiet, first, listen, tell
 from seeall.types import SeeallError
 
@@ -23,10 +23,14 @@ _main = typer.Typer(
 )  # fmt: skip
 _main.command(epilog=pretrain.COMBINATIONS)(pretrain.pretrain)
 _main.command(epilog=finetune.MODELS)(finetune.finetune)
+_main.command()(heads.predict)
 _main.command()(see.evaluate)
 _main.command()(see.embed)
+_main.command()(heads.compare)
+_main.command()(heads.export)
 _main.add_typer(index.group, name="index")
 _main.command()(index.search)
+_main.add_typer(data.group, name="data")
 
 
 def app(args: Sequence[str] | None = None) -> None:

@@ -21,6 +21,7 @@ from seeall.commands.common import (
     listen,
     tell,
 )
+from seeall.types import SeeallError
 
 
 def evaluate(
@@ -36,16 +37,29 @@ def evaluate(
     json_: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """How good is a backbone? Neighbours, a linear probe, retrieval, clusters and pairs, on labelled pictures."""
+    """How good is a backbone, or a head? Neighbours, probes, retrieval and pairs; or the head's own measures."""
     listen(quiet)
     from seeall.html import refuse
-    from seeall.ssl import probes, report
 
     refuse(html, overwrite)
+    if (run / "head.safetensors").exists():
+        from seeall.heads import examine
+        from seeall.heads import report as heads_report
+
+        if val is not None:
+            raise SeeallError(
+                f"--val {val}: {run} is a head, which has learnt already; give what to judge it by as DATA"
+            )
+        examined = examine.examine(run, data, limit=limit, seed=seed)
+        if html:
+            heads_report.write(html, f"What {run.absolute().name} says of {data}", examined)
+        return tell(examined.figures, json_)
+    from seeall.ssl import probes, report
+
     found = probes.examine(run, data, val, limit=limit, seed=seed)
     if html:
         report.write(html, f"What {run.absolute().name} sees in {data}", found)
-    tell(found.figures, json_)
+    return tell(found.figures, json_)
 
 
 def embed(

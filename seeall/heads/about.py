@@ -19,3 +19,5 @@ class About:
     """(n, 4) xyxy, px at that size, of all things to learn from; None where a finished head is built again."""
     anchors: Shapes | None = None
     """What a detector took; filled in by it."""
+    every: int | None = None
+    """Epochs after which it wants to hear where it was mistaken, again and again; filled in by it."""

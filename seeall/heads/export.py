@@ -87,6 +87,8 @@ def export(run: str | Path, out: Path, *, height: int | None = None, width: int 
         own = model(given)
         own = own if isinstance(own, tuple) else (own,)
         again = (_onnx if out.suffix == ".onnx" else _program)(model, given, out, outputs, finder)
+    if finder and not len(own[0]):
+        log.warning("the head found nothing in the picture that the check was made with, so little was compared")
     difference = _apart([part.numpy() for part in own], again)
     if difference > TOLERANCE:
         out.unlink()
@@ -111,20 +113,20 @@ def _onnx(model: nn.Module, given: Tensor, out: Path, outputs: list[str], finder
         import onnxruntime
     except ImportError as fault:
         raise SeeallError(f"{fault.name} is missing: pip install 'seeall[export]'") from None
-    options: dict[str, Any] = (
-        {"dynamo": False, "opset_version": 17} if finder else {"dynamo": True, "external_data": False}
-    )
+    how: dict[str, Any] = {"dynamo": False, "opset_version": 17} if finder else {"dynamo": True, "external_data": False}
     if not finder:
-        options["dynamic_shapes"] = ({0: torch.export.Dim("batch", min=1, max=1024)},)
+        how["dynamic_shapes"] = ({0: torch.export.Dim("batch", min=1, max=1024)},)
     with _silence():
         try:
             torch.onnx.export(
                 model, (given,), str(out), input_names=["picture" if finder else "pictures"], output_names=outputs,
-                verbose=False, **options,
+                verbose=False, **how,
             )  # fmt: skip
         except Exception as fault:
             raise SeeallError(f"cannot be exported to ONNX: {_reason(fault)}") from None
-    session = onnxruntime.InferenceSession(str(out), providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # it warns of every step whose shape is known only then
+    session = onnxruntime.InferenceSession(str(out), options, providers=["CPUExecutionProvider"])
     found: list[Any] = session.run(None, {session.get_inputs()[0].name: given.numpy()})
     return found
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypedDict
 
@@ -20,16 +21,23 @@ class HeadBatch(TypedDict):
 
 @dataclass(frozen=True)
 class Feed:
-    """Micro-batch number → what a head's `training_step` takes."""
+    """Micro-batch number → what a head's `training_step` takes.
+
+    mark: what an example and its number go through first, or None
+    """
 
     examples: Examples
     augment: Augment
     sampler: Sampler
     seed: int
+    mark: Callable[[Example, int], Example] | None = None
 
     def fetch(self, t: int) -> HeadBatch:
         """The batch of step t: a function of (seed, t) alone."""
         epoch, picked = self.sampler(t)
         rows: list[int] = picked.tolist()
-        seen = [self.augment(e, self.seed, epoch, row) for e, row in zip(self.examples.some(rows), rows)]
+        some = self.examples.some(rows)
+        if self.mark:
+            some = [self.mark(example, row) for example, row in zip(some, rows)]
+        seen = [self.augment(example, self.seed, epoch, row) for example, row in zip(some, rows)]
         return {"examples": seen, "epoch": epoch, "rows": rows}

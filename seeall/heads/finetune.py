@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -24,10 +25,15 @@ from seeall.data.sampler import Sampler
 from seeall.heads import build
 from seeall.heads.about import About
 from seeall.heads.augment import Augment
+from seeall.heads.detection.bootstrap import Bootstrap
+from seeall.heads.detection.task import Detection
+from seeall.heads.examine import of, sheet
 from seeall.heads.feed import Feed
+from seeall.heads.segmentation.task import Segmentation
 from seeall.heads.split import divided, few
 from seeall.heads.transfer import freeze, rates, transfer
 from seeall.training.engine import check, launch
+from seeall.training.journal import Journal
 from seeall.training.loop import Stopped, fit
 from seeall.training.options import at_least, begun, last_of_each, training
 from seeall.training.run import Run, refuse_inside
@@ -109,6 +115,8 @@ def finetune(
     head = build.assemble(recipe, network, told)
     recipe = replace(recipe, anchors=told.anchors)
     plan.hold(head, network)
+    if isinstance(head, Segmentation):
+        head.loss.set_counts(pixels_of(examples, len(annotated.classes)))
     batch = _batch(resolved.get("batch_size") or batch_size, len(examples), engine.world, task)
     if run is None:
         run = Run.create(out, settings, about, overwrite=overwrite) if engine.rank == 0 else Run(out, {}, writes=False)
@@ -119,20 +127,30 @@ def finetune(
     )
     if run.writes:
         head.held = judged  # type: ignore[assignment]
-    feed = Feed(examples, plan.augment, Sampler(len(examples), batch, seed, engine.rank, engine.world), seed)
-    epoch_steps = max(1, feed.sampler.steps_per_epoch // plan.loop["accumulate"])
+    sampler, tried = Sampler(len(examples), batch, seed, engine.rank, engine.world), None
+    if told.every is not None and isinstance(head, Detection):
+        tried = Bootstrap(head, examples, told.every * sampler.steps_per_epoch, run.last.parent)
+    feed = Feed(examples, plan.augment, sampler, seed, tried)
+    epoch_steps = max(1, sampler.steps_per_epoch // plan.loop["accumulate"])
     total = steps or epochs * epoch_steps
     log.info(
         "%d pictures to learn from, %d to judge by, %d px, batches of %d, %d steps, on %s",
         len(examples), len(judged), size, batch, total, engine.device,
     )  # fmt: skip
     keep = functools.partial(_keep, run, head, network, recipe)
+
+    def end(journal: Journal, step: int) -> None:
+        keep()
+        if len(judged):
+            journal.picture("worst", sheet(of(head, recipe, judged)), step)  # type: ignore[arg-type]
+
     try:
         results = fit(
             engine, head, feed.fetch, plan.optimiser, run,
             steps=total, epoch_steps=epoch_steps, samples=batch, seed=seed,
             background=not examples.resident or engine.device.type == "cuda",
-            compile=compile, resume=resume, end=lambda journal, step: keep(), best=BEST[task],
+            compile=compile, resume=resume, end=end, best=BEST[task],
+            pause_every=tried.every if tried else 0, pause=tried.pause if tried else lambda t: None,
             evaluate_every=max(1, -(-total // epoch_steps) // 10) * epoch_steps if len(judged) else 0, **plan.loop,
         )  # fmt: skip
     except Stopped as stop:
@@ -239,6 +257,16 @@ def boxes_of(examples: Examples) -> Tensor:
     """(n, 4) xyxy, px: all boxes that are learnt from."""
     found = [torch.from_numpy(examples[i].truth.boxes[~examples[i].truth.crowd]) for i in range(len(examples))]
     return torch.cat(found).float() if found else torch.zeros(0, 4)
+
+
+def pixels_of(examples: Examples, classes: int) -> Tensor:
+    """(n, K) how many pixels of each class each picture has."""
+    counts = []
+    for i in range(len(examples)):
+        semantic = examples[i].truth.semantic
+        assert semantic is not None
+        counts.append(torch.bincount(torch.from_numpy(semantic.ravel().astype(np.int64)), minlength=256)[:classes])
+    return torch.stack(counts)
 
 
 def tell_repairs(annotated: Annotated, named: int = 3) -> None:

@@ -13,17 +13,20 @@ from PIL import Image
 
 from seeall import durable
 from seeall.console import bar, log
-from seeall.data.annotations.coco import encode
 from seeall.data.annotations.draw import draw, palette
-from seeall.data.annotations.truth import Truth
+from seeall.data.annotations.polygons import encode
 from seeall.data.decode import Pixels, Unreadable
 from seeall.data.pictures import Pictures, find
 from seeall.heads import build, tiles
+from seeall.heads.examine import as_truth
 from seeall.heads.prediction import BATCH, Head, Prediction
+from seeall.metrics.detection import Found
 from seeall.types import SeeallError
 
 OVERLAP = 0.25
 """Of a tile's side."""
+_NAMED = 5
+"""Classes of a picture that are named, the surest ones."""
 
 
 def predict(
@@ -114,36 +117,34 @@ class _Book:
         stem, number = self._stem(name), len(self.images) + 1
         entry: dict[str, Any] = {"id": number, "file_name": name, "width": width, "height": height}
         classes = self.recipe.classes
-        truth, scores = Truth(), None
         if prediction.scores is not None:
-            best = np.argsort(-prediction.scores)[:5]
+            best = np.argsort(-prediction.scores)[:_NAMED]
             entry["classes"] = [{"name": classes[k], "score": round(float(prediction.scores[k]), 6)} for k in best]
-            truth, scores = Truth(label=int(best[0])), prediction.scores[best[:1]]
         if prediction.semantic is not None:
-            truth = Truth(semantic=prediction.semantic)
             entry["mask"] = f"masks/{stem}.png"
             _save_mask(self.out / "masks" / f"{stem}.png", prediction.semantic)
-        if (found := prediction.found) is not None:
-            sure = found.scores >= self.score
-            truth = Truth(
-                boxes=found.boxes[sure], classes=found.classes[sure], crowd=np.zeros(int(sure.sum()), bool),
-                masks=None if found.masks is None else found.masks[sure],
-            )  # fmt: skip
-            scores = found.scores[sure]
-            for k, (x0, y0, x1, y1) in enumerate(found.boxes.tolist()):
-                self.things.append(
-                    {
-                        "id": len(self.things) + 1, "image_id": number, "category_id": int(found.classes[k]) + 1,
-                        "bbox": [round(v, 2) for v in (x0, y0, x1 - x0, y1 - y0)],
-                        "area": round((x1 - x0) * (y1 - y0), 2), "iscrowd": 0, "score": round(float(found.scores[k]),
-                        6), **({} if found.masks is None else {"segmentation": encode(found.masks[k])}),
-                    }
-                )  # fmt: skip
+        if prediction.found is not None:
+            self._things(number, prediction.found)
         self.images.append(entry)
+        truth, scores = as_truth(prediction, self.score)
         drawn = Image.fromarray(draw(pixels, truth, classes, scores))
         file = self.out / "pictures" / f"{stem}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
         drawn.save(file)
+
+    def _things(self, picture: int, found: Found) -> None:
+        """An entry for each thing, in COCO's layout: x, y, width and height, categories from 1."""
+        for k, (x0, y0, x1, y1) in enumerate(found.boxes.tolist()):
+            thing = {
+                "id": len(self.things) + 1,
+                "image_id": picture,
+                "category_id": int(found.classes[k]) + 1,
+                "bbox": [round(v, 2) for v in (x0, y0, x1 - x0, y1 - y0)],
+                "area": round((x1 - x0) * (y1 - y0), 2),
+                "iscrowd": 0,
+                "score": round(float(found.scores[k]), 6),
+            }
+            self.things.append(thing if found.masks is None else {**thing, "segmentation": encode(found.masks[k])})
 
     def _stem(self, name: str) -> str:
         """A name for the files of one picture, below the folder, and no other's."""

@@ -270,6 +270,21 @@ def test_an_iou_of_a_half_is_found() -> None:
     assert confused([found], [truth], NAMES)[0, 0] == 1
 
 
+@pytest.mark.parametrize("turned", [False, True])
+def test_of_two_things_as_near_the_last_is_taken(turned: bool) -> None:
+    """As COCO does: whether the second find gets its thing depends on the order of the truth."""
+    boxes = [[0, 0, 10, 10], [0, 4, 10, 14]]
+    truth = thing(boxes[::-1] if turned else boxes, [0, 0])
+    found = thing([[0, 2, 10, 12], [0, 0, 10, 10]], [0, 0], scores=[0.9, 0.8])
+    right = 1 if turned else 2
+    assert counts([found], [truth], NAMES) == {
+        "true_positives": right,
+        "false_positives": 2 - right,
+        "missed": 2 - right,
+    }
+    assert (detection([found], [truth], NAMES)["mAP50"] == 100) == (right == 2)
+
+
 @pytest.mark.parametrize(("crowds", "ties"), [(False, False), (True, False), (False, True), (True, True)])
 @pytest.mark.parametrize("iou", [0.5, 0.7])
 def test_curves_and_counts_agree_with_the_loop(iou: float, crowds: bool, ties: bool) -> None:

@@ -183,11 +183,15 @@ def sheet(annotated: Annotated, rows: Sequence[int]) -> Image.Image:
     if not cells:
         raise SeeallError(f"{annotated.pictures.source}: none of the pictures chosen for the sheet can be read")
     columns = min(len(cells), 4 if len(cells) > 6 else 3)
-    wide, high = (max(cell.size[axis] for cell in cells) + _GAP for axis in (0, 1))
-    paper = Image.new("RGB", (columns * wide + _GAP, -(-len(cells) // columns) * high + _GAP), "white")
-    for k, cell in enumerate(cells):
-        x, y = k % columns * wide + _GAP, k // columns * high + _GAP
-        paper.paste(cell, (x + (wide - _GAP - cell.width) // 2, y + (high - _GAP - cell.height) // 2))
+    lines = [cells[k : k + columns] for k in range(0, len(cells), columns)]
+    wide, highs = max(cell.width for cell in cells), [max(cell.height for cell in line) for line in lines]
+    paper = Image.new("RGB", (columns * (wide + _GAP) + _GAP, sum(highs) + _GAP * (len(lines) + 1)), "white")
+    y = _GAP
+    for line, high in zip(lines, highs):
+        for k, cell in enumerate(line):
+            x = k * (wide + _GAP) + _GAP
+            paper.paste(cell, (x + (wide - cell.width) // 2, y + (high - cell.height) // 2))
+        y += high + _GAP
     return paper
 
 
@@ -195,10 +199,10 @@ def _cell(annotated: Annotated, i: int) -> Image.Image | None:
     """One picture with its truth, at the size of the sheet."""
     try:
         pixels = annotated.pictures.read(i)
-    except Unreadable:
+        before = pixels.shape[0], pixels.shape[1]
+        truth = annotated.truth(i, *before)
+    except (Unreadable, SeeallError):
         return None
-    before = pixels.shape[0], pixels.shape[1]
-    truth = annotated.truth(i, *before)
     picture = ImageOps.contain(Image.fromarray(pixels), (_CELL, _CELL), Image.Resampling.BICUBIC)
     after = picture.height, picture.width
     return Image.fromarray(draw(np.array(picture), scaled(truth, before, after), annotated.classes))

@@ -5,7 +5,6 @@ Category ids may be any numbers; classes are numbered from 0 in their order. Wha
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -63,16 +62,16 @@ def _add(found: Found, source: Source) -> None:
     things: dict[Any, list[Thing]] = {id: [] for id in images}
     for k, one in enumerate(held["annotations"]):
         where = f"{path}: annotation {one.get('id', k)}"
-        category, image = one["category_id"], one.get("image_id")
+        category, image = one["category_id"], _get(one, "image_id", path, "annotation")
         if category not in kinds:
             raise SeeallError(f"{where}: category id {category!r} is not among the categories; add it or mend it")
         if image not in images:
             found.repairs.append((path.name, f"annotation of no picture left out: image id {image!r}"))
         elif (kind := kinds[category]) is not None:
             things[image].append(_thing(one, kind, where, images[image]))
-    folder = _folder(path, [_get(image, "file_name", path, "image") for image in images.values()])
+    folder = _folder(path, [str(_get(image, "file_name", path, "image")) for image in images.values()])
     for id, image in images.items():
-        file = folder / image["file_name"]
+        file = folder / str(image["file_name"])
         name = file.relative_to(found.root).as_posix() if file.is_relative_to(found.root) else str(image["file_name"])
         if not file.is_file():
             found.missing.append((name, path.name))
@@ -126,7 +125,7 @@ def _thing(one: dict[str, Any], kind: int, where: str, image: dict[str, Any]) ->
     if (told := one.get("bbox")) or outline is None:
         if not isinstance(told, list) or len(told) != 4:
             raise SeeallError(f"{where}: bbox is {told!r}, want x, y, width, height; mend it")
-        x, y, width, height = (_number(v, where) for v in told)
+        x, y, width, height = (files.number(v, where) for v in told)
         box = x, y, x + width, y + height
     return Thing(kind, box, outline, bool(one.get("iscrowd")))
 
@@ -141,11 +140,5 @@ def _outline(told: Any, where: str) -> Outline | None:
         return {"size": size, "counts": told["counts"]}
     if not isinstance(told, list) or any(not isinstance(part, list) or len(part) % 2 for part in told):
         raise SeeallError(f"{where}: segmentation is neither polygons x, y, x, y, … nor run lengths; mend it")
-    outline = [np.array([_number(v, where) for v in part]).reshape(-1, 2) for part in told if len(part) >= 6]
+    outline = [np.array([files.number(v, where) for v in part]).reshape(-1, 2) for part in told if len(part) >= 6]
     return outline or None
-
-
-def _number(value: Any, where: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise SeeallError(f"{where}: {value!r} among its coordinates, want numbers of px; mend it")
-    return float(value)

@@ -1,4 +1,4 @@
-"""What is in a picture, drawn on it: boxes with names, masks and classes of pixels as tints. For truth and predictions."""
+"""What is in a picture, known or predicted, drawn on it: boxes with names; masks and classes of pixels as tints."""
 
 from __future__ import annotations
 

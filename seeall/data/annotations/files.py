@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -52,7 +53,7 @@ def load_json(path: Path) -> Any:
 
 
 def below(folder: Path, suffixes: frozenset[str] | set[str] = EXTENSIONS) -> dict[str, str]:
-    """Path relative to `folder` without its suffix → file, of all files below that end so, sorted; hidden ones are out."""
+    """Path below `folder` without suffix → file, sorted, of all files that end so; hidden ones are left out."""
     found: dict[str, str] = {}
     for here, folders, names in os.walk(folder, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
@@ -88,9 +89,8 @@ def named(names: str | None) -> list[str] | None:
     """The setting `names`: text with commas, or a file of a name a line; None for None."""
     if names is None:
         return None
-    listed = (
-        lines(Path(names)) if "\n" not in names and Path(names).is_file() else [n.strip() for n in names.split(",")]
-    )
+    path = os.path.expanduser(names)  # noqa: PTH111
+    listed = lines(Path(path)) if os.path.isfile(path) else [name.strip() for name in names.split(",")]  # noqa: PTH113
     listed = [name for name in listed if name]
     twice = next((name for name in listed if listed.count(name) > 1), None)
     if not listed or twice:
@@ -106,7 +106,7 @@ def lines(path: Path) -> list[str]:
 
 
 def chosen(seen: Mapping[str, int], wanted: Sequence[str] | None, where: str) -> tuple[list[str], list[Repair]]:
-    """The classes to learn, of those `seen` with how many things there are of each: all, or those `wanted`, in that order.
+    """The classes to learn, of those `seen`, each with how many things: all, or those `wanted`, in that order.
 
     Raises: SeeallError where some seen are not wanted and some wanted not seen, which is how a wrong name shows.
     """
@@ -117,6 +117,13 @@ def chosen(seen: Mapping[str, int], wanted: Sequence[str] | None, where: str) ->
     if others and strange:
         raise SeeallError(f"{where}: names: no class is called {strange[0]!r}; {catalog.suggest(strange[0], seen)}")
     return list(wanted), [(where, f"class not among names left out: {name}, {seen[name]} things") for name in others]
+
+
+def number(value: Any, where: str) -> float:
+    """A coordinate of a JSON file. Raises SeeallError where it is no finite number."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+        raise SeeallError(f"{where}: {value!r} among its coordinates, want numbers of px; mend it")
+    return float(value)
 
 
 def sizes(files: Sequence[str]) -> list[tuple[int, int] | None]:

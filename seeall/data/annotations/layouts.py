@@ -65,6 +65,10 @@ def find_annotated(
     if task not in TASKS:
         raise SeeallError(f"unknown task {task!r}: {catalog.suggest(task, TASKS)}")
     if data == "scenes" or data.startswith("scenes:"):
+        if masks or names or ignore or colours:
+            raise SeeallError(
+                f"{data}: masks, names, ignore and colours are settings of files, not of the synthetic world"
+            )
         return world.find(data, task)
     root = Path(data).expanduser()
     if not root.exists():
@@ -72,8 +76,9 @@ def find_annotated(
     wanted = files.named(names)
     sources: list[Source] = []
     if root.is_dir():
-        root, kind = _recognised(root, task, layout, masks)
-        sources = _jsons(root, kind) if kind in ("coco", "via") else []
+        held: dict[Path, Any] = {}
+        root, kind = _recognised(root, task, layout, masks, held)
+        sources = _jsons(root, kind, held) if kind in ("coco", "via") else []
     elif root.suffix.lower() == ".json":
         sources = [(root, None, files.load_json(root))]
         kind, root = _content(sources[0][2], root), root.parent
@@ -102,11 +107,11 @@ def find_annotated(
     return annotated((coco if kind == "coco" else via).find(root, sources, wanted), data, task)
 
 
-def _recognised(root: Path, task: str, layout: str, masks: str | None) -> tuple[Path, str]:
-    """The folder with the data, and its layout."""
+def _recognised(root: Path, task: str, layout: str, masks: str | None, held: dict[Path, Any]) -> tuple[Path, str]:
+    """The folder with the data, and its layout. held: what JSON files hold, filled as they are read."""
     here = root
     for _ in range(_DEEPEST):
-        kinds = _kinds(here, masks)
+        kinds = _kinds(here, masks, layout, held)
         if layout in kinds or (layout == "auto" and kinds):
             return here, layout if layout != "auto" else next((k for k in kinds if task in _SERVES[k]), kinds[0])
         inner = [p for p in sorted(here.iterdir()) if p.is_dir() and not p.name.startswith(".")]
@@ -121,7 +126,7 @@ def _recognised(root: Path, task: str, layout: str, masks: str | None) -> tuple[
     raise SeeallError(f"{root}: no annotations for {task} recognised; looked for {looked}")
 
 
-def _kinds(root: Path, masks: str | None) -> list[str]:
+def _kinds(root: Path, masks: str | None, layout: str, held: dict[Path, Any]) -> list[str]:
     """The layouts a folder itself is in, the most telling first."""
     found = []
     if (root / "JPEGImages").is_dir() and any((root / d).is_dir() for d in ("Annotations", "SegmentationClass")):
@@ -131,10 +136,18 @@ def _kinds(root: Path, masks: str | None) -> list[str]:
             found.append("yolo")
         if masks or files.homes(root, "masks"):
             found.append("masks")
-    if paths := _paths(root):
-        first = files.load_json(paths[0][0])
-        found += ["via"] if via.content(first) is not None else ["coco"] if _is_coco(first) else []
+    if not found or layout in ("coco", "via"):
+        read = [_loaded(path, held) for path, _ in _paths(root)]
+        found += ["coco"] if any(map(_is_coco, read)) else []
+        found += ["via"] if any(via.content(one) is not None for one in read) else []
     return found
+
+
+def _loaded(path: Path, held: dict[Path, Any]) -> Any:
+    """What a JSON file holds, read once."""
+    if path not in held:
+        held[path] = files.load_json(path)
+    return held[path]
 
 
 def _paths(root: Path) -> list[tuple[Path, str | None]]:
@@ -153,9 +166,9 @@ def _split(stem: str) -> str | None:
     return next((SPLITS[word] for word in words if word in SPLITS), None)
 
 
-def _jsons(root: Path, kind: str) -> list[Source]:
-    """The JSON files of `root` that are in one layout. One that is broken is an error, one about other things is not."""
-    read = [(path, split, files.load_json(path)) for path, split in _paths(root)]
+def _jsons(root: Path, kind: str, held: dict[Path, Any]) -> list[Source]:
+    """The JSON files of `root` that are in one layout; one that is broken is an error, one in another is not."""
+    read = [(path, split, _loaded(path, held)) for path, split in _paths(root)]
     found = [one for one in read if (via.content(one[2]) is not None if kind == "via" else _is_coco(one[2]))]
     if len(found) > 1 and all(split is None for _, split, _ in found) and kind == "coco":
         told = ", ".join(path.name for path, _, _ in found)
@@ -190,7 +203,8 @@ def _served(data: str, kind: str, task: str, root: Path) -> None:
 
 def _voc_places(root: Path, template: str) -> list[Place]:
     """The pictures that have a mask, which in VOC are few."""
-    splits, _ = voc.listed(root / "ImageSets" / "Segmentation")
+    lists = root / "ImageSets"
+    splits, _ = voc.listed(lists / ("Segmentation" if (lists / "Segmentation").is_dir() else "Main"))
     return [
         Place(f"JPEGImages/{Path(file).name}", file, root, stem, splits.get(stem))
         for stem, file in files.below(root / "JPEGImages").items()

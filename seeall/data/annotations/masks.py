@@ -1,12 +1,14 @@
 """Pictures and masks: for every picture another whose values, or colours, are the class of each pixel.
 
-Values are places in the list of classes. 255, and the one value that equals the number of classes, stand for pixels that
-belong to none; any other value beyond the classes is an error. Masks of 0 and 255 alone are a background and a thing.
+Values are places in the list of classes. 255, and the one value that equals the number of classes, stand for pixels
+that belong to none; any other value beyond the classes is an error. Masks of 0 and 255 alone are a background and a
+thing.
 """
 
 from __future__ import annotations
 
 import functools
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +30,8 @@ from seeall.data.pixels import cores, in_order
 from seeall.types import SeeallError
 
 SUFFIXES = frozenset([".png", ".tif", ".tiff", ".bmp", ".gif", ".jpg", ".jpeg", ".webp", ".pgm", ".ppm"])
+_FEW = 1 << 16
+"""Values below this are counted rather than sorted, which is quicker."""
 Colours = Mapping[int, str]
 """R · 65536 + G · 256 + B → name."""
 
@@ -115,7 +119,7 @@ def _paired(
             bare.append(place)
         else:
             pairs.append((place, mask))
-    for base, unused in there.items():
+    for unused in there.values():
         missing += [(f"images/{stem}", Path(file).relative_to(root).as_posix()) for stem, file in unused.items()]
     if not places:
         raise SeeallError(f"{source}: no pictures in images; put them there, and their masks into masks")
@@ -144,11 +148,11 @@ def _colours(root: Path, colours: str | None) -> Colours | None:
         return None
     found: dict[int, str] = {}
     for row, line in enumerate(files.lines(path), 1):
-        parts = line.replace(",", " ").split(maxsplit=3)
-        numbers = [int(p) for p in parts[:3] if p.isdecimal()]
-        if len(parts) < 4 or len(numbers) < 3 or max(numbers) > 255:
+        match = re.fullmatch(r"(\d+)[\s,]+(\d+)[\s,]+(\d+)[\s,]+(.+)", line)
+        numbers = [int(match[k]) for k in (1, 2, 3)] if match else [256]
+        if match is None or max(numbers) > 255:
             raise SeeallError(f"{path}, line {row}: {line[:40]!r}; want red, green, blue (0 to 255) and a name")
-        found[numbers[0] << 16 | numbers[1] << 8 | numbers[2]] = parts[3].strip()
+        found[numbers[0] << 16 | numbers[1] << 8 | numbers[2]] = match[4].strip()
     if not found:
         raise SeeallError(f"{path}: no colours in it; write red, green, blue and a name a line")
     return found
@@ -219,7 +223,9 @@ def _scan(masks: Sequence[str], coloured: bool) -> list[tuple[tuple[int, ...], l
 
     def look(mask: str) -> tuple[tuple[int, ...], list[int]]:
         values = _values(mask, coloured)
-        return values.shape, np.unique(values).tolist()
+        few = values.size and values.min() >= 0 and values.max() < _FEW
+        there = np.flatnonzero(np.bincount(values.ravel())) if few else np.unique(values)
+        return values.shape, there.tolist()
 
     found = []
     with bar("reading masks", len(masks)) as progress:

@@ -1,4 +1,4 @@
-"""Outlines of things → masks. A pixel belongs to a polygon as COCO has it, which for corners on the pixel grid is exact.
+"""Outlines of things → masks. A pixel is in a polygon where COCO has it, exactly so for corners on the grid.
 
 Polygons of one thing are united. A run-length encoding counts pixels column by column, off and on in turn, as a list
 of numbers or as the text COCO's tools write.

@@ -42,7 +42,7 @@ class Thing:
 
 @dataclass(frozen=True)
 class Note:
-    """The things in one picture. where: picture, for messages · relative: coordinates are shares of width and height."""
+    """The things in one picture. where: its name · relative: coordinates are shares of width and height."""
 
     where: str
     things: tuple[Thing, ...]
@@ -111,14 +111,17 @@ def left_out(source: str, missing: Sequence[tuple[str, str]], there: int) -> lis
     if len(missing) > MISSING_SHARE * (len(missing) + there):
         name, where = missing[0]
         raise SeeallError(
-            f"{source}: {len(missing)} of {len(missing) + there} annotated pictures are missing, such as {name}, named in "
-            f"{where}; put them back"
+            f"{source}: {len(missing)} of {len(missing) + there} annotated pictures are missing, such as {name}, "
+            f"named in {where}; put them back"
         )
     return [(where, f"picture missing, its annotation left out: {name}") for name, where in missing]
 
 
 def interpret(note: Note, height: int, width: int, *, task: str) -> Truth:
-    """The truth of a picture of `height` by `width` px. Crowds are IGNORE in `semantic`, where later things cover earlier."""
+    """The truth of a picture of `height` by `width` px.
+
+    In `semantic` later things cover earlier ones, and crowds are IGNORE where nothing covers them.
+    """
     placed = [_placed(thing, note, height, width) for thing in note.things]
     boxes = [_clipped(_box(thing, note.where), height, width) for thing in placed]
     kept = [(thing, box) for thing, box in zip(placed, boxes) if box is not None]

@@ -20,6 +20,8 @@ IGNORE = 255
 """The value of pixels of `Truth.semantic` that count for nothing."""
 MOST_CLASSES = IGNORE
 """Classes are numbered 0 to 254."""
+MISTAKEN = -1
+"""The class of a box where there is nothing, which a detector once took for a thing: a hard negative."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -34,7 +36,7 @@ class Truth:
     boxes: NDArray[np.float32] = dataclasses.field(default_factory=lambda: np.zeros((0, 4), np.float32))
     """(M, 4) xyxy, px: the pixel in column c covers x from c to c + 1."""
     classes: NDArray[np.int64] = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
-    """(M,) from 0: places in `Annotated.classes`."""
+    """(M,) from 0: places in `Annotated.classes`; or MISTAKEN."""
     crowd: NDArray[np.bool_] = dataclasses.field(default_factory=lambda: np.zeros(0, np.bool_))
     """(M,) things that are not to be learnt, and whose detection counts neither as right nor as wrong."""
     masks: NDArray[np.bool_] | None = None

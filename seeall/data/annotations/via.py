@@ -6,7 +6,6 @@ any, all are of one class.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -58,7 +57,7 @@ def find(root: Path, sources: Sequence[Source], names: Sequence[str] | None) -> 
         if file is None:
             found.missing.append((str(one["filename"]), path.relative_to(root).as_posix()))
             continue
-        id = file.relative_to(root).as_posix()
+        id = file.relative_to(root).as_posix() if file.is_relative_to(root) else str(one["filename"])
         things = []
         for region in _regions(one, path):
             name = classes[0] if key is None else _class(region, key)
@@ -118,17 +117,11 @@ def _polygon(region: dict[str, Any], where: str) -> Polygon | None:
         xs, ys = shape.get("all_points_x"), shape.get("all_points_y")
         if not isinstance(xs, list) or not isinstance(ys, list) or len(xs) != len(ys):
             raise SeeallError(f"{where}: a {kind} whose all_points_x and all_points_y do not go together; mend it")
-        corners = np.array([(_number(x, where), _number(y, where)) for x, y in zip(xs, ys)]).reshape(-1, 2)
+        corners = np.array([(files.number(x, where), files.number(y, where)) for x, y in zip(xs, ys)]).reshape(-1, 2)
         return corners if len(corners) >= 3 else np.repeat(corners[:1], 3, 0) if len(corners) else np.zeros((3, 2))
     if kind == "rect":
-        x, y, w, h = (_number(shape.get(k), where) for k in ("x", "y", "width", "height"))
+        x, y, w, h = (files.number(shape.get(k), where) for k in ("x", "y", "width", "height"))
         return np.array([(x, y), (x + w, y), (x + w, y + h), (x, y + h)])
-    x, y = (_number(shape.get(k), where) for k in ("cx", "cy"))
-    across, down = (_number(shape.get(k), where) for k in (("r", "r") if kind == "circle" else ("rx", "ry")))
-    return ellipse(x, y, across, down, _number(shape.get("theta", 0), where))
-
-
-def _number(value: Any, where: str) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise SeeallError(f"{where}: {value!r} among its coordinates, want numbers of px; mend it")
-    return float(value)
+    x, y = (files.number(shape.get(k), where) for k in ("cx", "cy"))
+    across, down = (files.number(shape.get(k), where) for k in (("r", "r") if kind == "circle" else ("rx", "ry")))
+    return ellipse(x, y, across, down, files.number(shape.get("theta", 0), where))

@@ -20,9 +20,9 @@ from seeall.data.annotations.things import Entry, Found, Note, Thing
 from seeall.types import SeeallError
 
 CLASSES = (
-    "background aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person "
-    "pottedplant sheep sofa train tvmonitor"
-).split()  # fmt: skip
+    "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable",
+    "dog", "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
 """Of the masks in `SegmentationClass/`, by their values."""
 
 

@@ -1,7 +1,7 @@
-"""YOLO text: `images/` and `labels/`, a line for each thing, all coordinates shares of the picture's width and height.
+"""YOLO text: `images/` and `labels/`, a line for each thing, coordinates as shares of the picture's width and height.
 
-A line is a class number and either x and y of the middle, width and height of a box, or the corners of an outline. Names
-are in `data.yaml`, of which the entry `names` is read, or in `classes.txt`.
+A line is a class number and either x and y of the middle, width and height of a box, or the corners of an outline.
+Names are in `data.yaml`, of which the entry `names` is read, or in `classes.txt`.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def _names(root: Path) -> list[str] | None:
 
 
 def yaml_names(file: Path) -> list[str] | None:
-    """The entry `names` of a YAML file, None where there is none: a list or numbered names, in brackets or line by line.
+    """The entry `names` of a YAML file, None without one: a list or numbered names, in brackets or line by line.
 
     Raises: SeeallError where numbered names leave a number out.
     """

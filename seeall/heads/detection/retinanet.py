@@ -51,6 +51,7 @@ def retinanet(
     alpha: float = 0.25,
     gamma: float = 2.0,
     ratio: float = 3.0,
+    every: int = 5,
     anchors: Literal["usual", "fit"] = "usual",
     width: int = 256,
     finest: int = 8,
@@ -61,6 +62,7 @@ def retinanet(
     """A detector of things of `classes` classes, numbered from 0.
 
     negatives: see `negatives.py` · alpha, gamma: of the focal loss · ratio: negatives a positive, where they are mined
+    every: epochs between two trials, with bootstrap
     anchors: 9 a place, usual or fitted to the boxes · width: channels of the pyramid · finest: its smallest stride, px
     score: the least that counts as found · nms: the overlap above which the weaker of two boxes goes
     most: found in a picture
@@ -71,6 +73,9 @@ def retinanet(
         raise SeeallError(
             f"setting 'ratio' is {ratio}, 'gamma' {gamma}, 'alpha' {alpha}: choose above 0, 0 or more, 0 to 1"
         )
+    if every < 1:
+        raise SeeallError(f"setting 'every' is {every}: choose 1 epoch or more")
+    about.every = every if negatives == "bootstrap" else None
     pyramid = Pyramid(backbone, width, finest, LastLevelP6P7(width, width), _MORE)
     if about.anchors is None and anchors == "fit" and about.boxes is not None:
         about.anchors = fit(about.boxes, len(pyramid.strides), _EACH)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from seeall.data.annotations.examples import Examples
-from seeall.data.annotations.truth import Truth
+from seeall.data.annotations.truth import MISTAKEN, Truth
 from seeall.heads.feed import HeadBatch
 from seeall.heads.prediction import Prediction, evaluate
 from seeall.metrics.detection import Found, detection
@@ -43,10 +43,12 @@ class Detection(nn.Module):
     def _target(self, truth: Truth, device: torch.device) -> dict[str, Tensor]:
         """As torchvision wants it, without crowds."""
         sizes = truth.boxes[:, 2:] - truth.boxes[:, :2]
-        rows = np.flatnonzero(~truth.crowd & (sizes > 0).all(1))
+        whole = ~truth.crowd & (sizes > 0).all(1)
+        rows = np.flatnonzero(whole & (truth.classes != MISTAKEN))
         target = {
             "boxes": torch.from_numpy(truth.boxes[rows].astype(np.float32)),
             "labels": torch.from_numpy(truth.classes[rows] + self.first),
+            "mistaken": torch.from_numpy(truth.boxes[whole & (truth.classes == MISTAKEN)].astype(np.float32)),
         }
         if self.masks:
             assert truth.masks is not None

@@ -90,10 +90,10 @@ def lovasz(logits: Tensor, target: Tensor, *, per_picture: bool = False, present
     with torch.autocast(logits.device.type, enabled=False):
         p, is_class = _by_class(logits, target, per_picture)
         counted = (target != IGNORE).reshape(len(p), 1, -1)
-        errors = torch.where(is_class, 1 - p, p).masked_fill(~counted, -1)  # last in the order, 0 thereafter
+        errors = torch.where(is_class, 1 - p, p).masked_fill(~counted, 0)
         errors, order = errors.sort(2, descending=True)
         slope = _jaccard_slope(is_class.gather(2, order), errors.dtype)
-        losses = (errors.clamp(min=0) * slope).sum(2)
+        losses = (errors * slope).sum(2)
         over = is_class.any(2) if present else counted.any(2).expand_as(losses)
         each = (losses * over).sum(1) / over.sum(1).clamp(min=1)
         return _mean(each, counted.any(2)[:, 0])
@@ -106,8 +106,9 @@ def _jaccard_slope(is_class: Tensor, dtype: torch.dtype) -> Tensor:
     another, with I and U, intersection and union, before it. The difference of two losses would be mostly rounding.
     """
     total = is_class.sum(2, keepdim=True)
-    intersection = (total - is_class.cumsum(2)).to(dtype)
-    union = (total + (~is_class).cumsum(2)).to(dtype)
+    right = is_class.cumsum(2)
+    intersection = (total - right).to(dtype)
+    union = (total - right + torch.arange(1, right.shape[2] + 1, device=right.device)).to(dtype)
     slope = torch.where(is_class, 1 / union, intersection / (union * (union - 1)).clamp(min=1))
     slope[..., :1] += total == 0  # a class without a pixel is lost with the first
     return slope

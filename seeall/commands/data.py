@@ -1,0 +1,42 @@
+"""`ssl data …`: a look at pictures and their truth before any training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from seeall import catalog
+from seeall.commands.common import Json, Quiet, listen, tell
+from seeall.types import SeeallError
+
+group = typer.Typer(help="Look at data before training on it.", no_args_is_help=True, rich_markup_mode=None)
+
+
+@group.command("check")
+def check(
+    data: Annotated[str, typer.Argument(help="What ssl finetune is given.")],
+    task: Annotated[str, typer.Option(help=f"{', '.join(catalog.TASKS)}.")],
+    sheet: Annotated[Path | None, typer.Option(help="Write a sheet of pictures with their truth, NAME.png.")] = None,
+    set: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="How to read the annotations.")] = None,
+    json_: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Read all pictures and annotations, and say what is in them and what is wrong."""
+    listen(quiet)
+    from seeall.data.annotations import check as checking
+    from seeall.data.annotations.layouts import find_annotated
+
+    settings = catalog.resolve({"annotations": find_annotated}, set or ())["annotations"]
+    if sheet is not None and sheet.suffix != ".png":
+        raise SeeallError(f"--sheet {sheet}: choose a name that ends in .png")
+    found = checking.check(data, task, **settings)
+    if sheet is not None:
+        annotated = find_annotated(data, task, **settings)
+        rows = [k * len(annotated) // 12 for k in range(12)] if len(annotated) > 12 else list(range(len(annotated)))
+        checking.sheet(annotated, rows).save(sheet)
+    if json_:
+        tell(found.facts(), True)
+    else:
+        print("\n".join(found.lines()))

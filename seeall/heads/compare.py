@@ -1,0 +1,72 @@
+"""`ssl compare`: finished runs of one task side by side, those that differ by nothing but their seed taken together."""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from seeall.training.run import LATER, Run
+from seeall.types import SeeallError
+
+SHOWN = {
+    "classification": ("top1", "top5"),
+    "detection": ("mAP", "mAP50", "mAP75", "mAR"),
+    "instance": ("mAP", "mAP50", "box_mAP", "box_mAP50"),
+    "segmentation": ("mIoU", "pixel_accuracy", "class_accuracy"),
+    "pretraining": ("knn20", "loss"),
+}
+"""The metrics that stand in the table; --json has all."""
+_SAME = LATER | {"seed"}
+
+
+def compare(runs: Sequence[Path]) -> list[dict[str, Any]]:
+    """Each group of runs: `name`, what sets it apart; `runs`, how many; `metrics`, name → mean, standard deviation.
+
+    Raises: SeeallError for a folder that is no finished run, or runs of several tasks.
+    """
+    facts = []
+    for path in runs:
+        one = Run.open(path).facts
+        if one["status"] != "finished":
+            raise SeeallError(f"{path}: this run is {one['status']}, not finished; go on with it by --resume")
+        facts.append(one)
+    tasks = {one["settings"].get("task", "pretraining") for one in facts}
+    if len(tasks) > 1:
+        raise SeeallError(f"these runs are of several tasks, {', '.join(sorted(tasks))}: compare those of one")
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for one in facts:
+        groups.setdefault(json.dumps(_settings(one), sort_keys=True, default=str), []).append(one)
+    sets = [_settings(group[0]) for group in groups.values()]
+    names = sorted({name for chosen in sets for name in chosen})
+    differ = [name for name in names if len({json.dumps(chosen.get(name)) for chosen in sets}) > 1]
+    found = []
+    for group, chosen in zip(groups.values(), sets):
+        metrics = {
+            name: (statistics.mean(values), statistics.stdev(values) if len(values) > 1 else 0.0)
+            for name in group[0]["results"]
+            if len(values := [one["results"][name] for one in group if name in one["results"]]) == len(group)
+        }
+        name = ", ".join(f"{n}={chosen.get(n)}" for n in differ) or "all alike"
+        found.append({"name": name, "runs": len(group), "metrics": metrics, "task": next(iter(tasks))})
+    return found
+
+
+def _settings(facts: dict[str, Any]) -> dict[str, Any]:
+    """What was asked for, the pairs of --set apart, without what does not count."""
+    chosen = {name: value for name, value in facts["settings"].items() if name not in _SAME}
+    pairs = dict(pair.split("=", 1) for pair in chosen.pop("set", ()))
+    return chosen | pairs
+
+
+def table(groups: Sequence[dict[str, Any]]) -> list[str]:
+    """Lines for people: a row for each group, a column for each metric of the task that all have."""
+    shown = [n for n in SHOWN[groups[0]["task"]] if all(n in group["metrics"] for group in groups)]
+    wide = max(len(group["name"]) for group in groups)
+    lines = [f"{'':<{wide}}  runs  " + "  ".join(f"{name:>15}" for name in shown)]
+    for group in groups:
+        cells = "  ".join(f"{mean:8.2f} ± {spread:4.2f}" for mean, spread in (group["metrics"][n] for n in shown))
+        lines.append(f"{group['name']:<{wide}}  {group['runs']:>4}  {cells}")
+    return lines

@@ -1,0 +1,79 @@
+"""Where a detector is mistaken: tried out again and again on the pictures it learns from, it collects hard negatives.
+
+Sung and Poggio 1998, "Example-based learning for view-based human face detection", section 4.2: begin with few
+negatives, train, run the detector, add what it wrongly takes for a thing to the negatives, train on. Departures:
+training goes on from where it is, not anew; the pictures tried are those learnt from, whose things are known and most
+of whose background was never drawn as a negative.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torchvision.ops import box_iou
+
+from seeall import durable
+from seeall.console import log
+from seeall.data.annotations.examples import Example, Examples
+from seeall.data.annotations.truth import MISTAKEN
+from seeall.heads.detection.task import Detection
+from seeall.heads.prediction import predict_all
+
+OVERLAP, MOST = 0.4, 20
+"""A find that overlaps no thing by this much is a mistake; so many of a picture are kept, the surest ones."""
+
+
+@final
+class Bootstrap:
+    """every: micro-batches between two trials · folder: where what was found is kept, for a run that is resumed."""
+
+    def __init__(self, head: Detection, examples: Examples, every: int, folder: Path) -> None:
+        self.head, self.examples, self.every, self.folder = head, examples, every, folder
+        self.mistakes: list[NDArray[np.float32]] = [np.zeros((0, 4), np.float32)] * len(examples)
+
+    def pause(self, first: int) -> None:
+        """Try the detector out before micro-batch `first`, or recall what this gave before."""
+        if first < self.every:
+            return
+        file = self.folder / f"mistakes-{first // self.every * self.every}.json"
+        if file.exists():
+            kept = json.loads(file.read_text())
+        else:
+            kept = [boxes.tolist() for boxes in self._tried()]
+            self.folder.mkdir(exist_ok=True)
+            durable.save(file, lambda out: out.write(json.dumps(kept).encode()))
+            log.info("%d places in %d pictures were taken for things", sum(map(len, kept)), len(kept))
+        self.mistakes = [np.array(boxes, np.float32).reshape(-1, 4) for boxes in kept]
+
+    def _tried(self) -> list[NDArray[np.float32]]:
+        self.head.eval()
+        found = predict_all(self.head, self.examples)
+        self.head.train()
+        wrong = []
+        for i, prediction in enumerate(found):
+            assert prediction.found is not None
+            boxes, truth = prediction.found.boxes, self.examples[i].truth.boxes
+            apart = np.ones(len(boxes), bool)
+            if len(boxes) and len(truth):
+                apart = (box_iou(torch.from_numpy(boxes), torch.from_numpy(truth).float()) < OVERLAP).all(1).numpy()
+            here = np.concatenate([self.mistakes[i], boxes[apart].round(2)])
+            wrong.append(here[-MOST:] if len(here) > MOST else here)
+        return wrong
+
+    def __call__(self, example: Example, row: int) -> Example:
+        """The example, with the places marked where the detector was mistaken."""
+        truth, wrong = example.truth, self.mistakes[row]
+        marked = replace(
+            truth,
+            boxes=np.concatenate([truth.boxes, wrong]).astype(np.float32),
+            classes=np.concatenate([truth.classes, np.full(len(wrong), MISTAKEN)]),
+            crowd=np.concatenate([truth.crowd, np.zeros(len(wrong), bool)]),
+            masks=None,
+        )
+        return replace(example, truth=marked)

@@ -1,0 +1,163 @@
+"""How good is a head? Its task's own metrics, which pictures it is worst at, and what it takes for what."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from seeall.data.annotations.draw import draw
+from seeall.data.annotations.examples import Examples, load
+from seeall.data.annotations.layouts import find_annotated
+from seeall.data.annotations.truth import Truth
+from seeall.data.decode import Pixels
+from seeall.heads import build
+from seeall.heads.build import Recipe
+from seeall.heads.prediction import Head, Prediction, predict_all
+from seeall.heads.split import few
+from seeall.metrics.detection import Found, confused, counts
+from seeall.metrics.segmentation import confusion, segmentation
+from seeall.types import SeeallError
+
+SURE, OVERLAP = 0.5, 0.5
+"""The score and the IoU at which a find counts, where one number is wanted for a picture."""
+
+
+@dataclass(frozen=True)
+class Examined:
+    """figures: metrics by flat name, percent · predictions: one for each example."""
+
+    recipe: Recipe
+    examples: Examples
+    predictions: Sequence[Prediction]
+    figures: dict[str, float]
+
+    @property
+    def truths(self) -> list[Truth]:
+        """What is known about each example."""
+        return [self.examples[i].truth for i in range(len(self.examples))]
+
+
+def examine(run: str | Path, data: str, *, limit: int | None = None, seed: int = 0, **settings: Any) -> Examined:
+    """Judge the head of `run` by the test pictures of `data`, else by its validation pictures, else by all.
+
+    limit: at most so many of them, drawn by seed · settings: of `find_annotated`
+
+    Raises: SeeallError where there is no head, or the data have classes that it does not know.
+    """
+    head, recipe = build.load(run)
+    annotated = find_annotated(data, recipe.task, **settings)
+    strange = [name for name in annotated.classes if name not in recipe.classes]
+    if list(annotated.classes) != list(recipe.classes):
+        raise SeeallError(
+            f"{data}: the head knows {', '.join(recipe.classes)}; these data have "
+            f"{', '.join(strange) if strange else 'fewer classes, or another order'}; say which by --set names=…"
+        )
+    splits = set(annotated.pictures.splits or ())
+    annotated = next((annotated.split(name) for name in ("test", "val") if name in splits), annotated)
+    if limit is not None:
+        annotated = few(annotated, str(min(limit, len(annotated))), seed)
+    examples = load(annotated, recipe.image_size)
+    return of(head, recipe, examples)  # type: ignore[arg-type]
+
+
+def of(head: Head, recipe: Recipe, examples: Examples) -> Examined:
+    """The same for a head and examples at hand."""
+    predictions = predict_all(head, examples)
+    found = head.judge(predictions, [examples[i].truth for i in range(len(examples))])
+    return Examined(recipe, examples, predictions, {"pictures": len(examples), **found})
+
+
+def quality(task: str, prediction: Prediction, truth: Truth, classes: int) -> float:
+    """How right one picture is, 0 to 1.
+
+    The probability of the true class; the mean IoU of classes; or of things TP / (TP + FP + FN), at a score and an IoU
+    of one half, 1 where there are none and none is found.
+    """
+    if prediction.scores is not None:
+        return float(prediction.scores[truth.label or 0])
+    if prediction.semantic is not None:
+        assert truth.semantic is not None
+        table = _confusion(prediction.semantic, truth.semantic, classes)
+        return segmentation(table, [str(k) for k in range(classes)]).get("mIoU", 100.0) / 100
+    assert prediction.found is not None
+    told = counts([prediction.found], [truth], [str(k) for k in range(classes)], score=SURE, iou=OVERLAP)
+    total = sum(told.values())
+    return told["true_positives"] / total if total else 1.0
+
+
+def worst(examined: Examined) -> list[int]:
+    """The examples, those first that the head is worst at."""
+    found = [
+        quality(examined.recipe.task, p, t, len(examined.recipe.classes))
+        for p, t in zip(examined.predictions, examined.truths)
+    ]
+    return sorted(range(len(found)), key=lambda i: found[i])
+
+
+def taken_for(examined: Examined) -> tuple[Tensor, list[str]]:
+    """What is taken for what, counts (n, n), rows by truth; and the names of rows and columns.
+
+    Pictures, pixels, or things, of which the last row and column are the background: found where nothing is, or missed.
+    """
+    names = list(examined.recipe.classes)
+    if examined.recipe.task == "classification":
+        table = torch.zeros(len(names), len(names), dtype=torch.int64)
+        for prediction, truth in zip(examined.predictions, examined.truths):
+            assert prediction.scores is not None and truth.label is not None
+            table[truth.label, int(prediction.scores.argmax())] += 1
+        return table, names
+    if examined.recipe.task == "segmentation":
+        total = torch.zeros(len(names), len(names), dtype=torch.int64)
+        for prediction, truth in zip(examined.predictions, examined.truths):
+            assert prediction.semantic is not None and truth.semantic is not None
+            total += _confusion(prediction.semantic, truth.semantic, len(names))
+        return total, names
+    found = [p.found for p in examined.predictions if p.found is not None]
+    return torch.as_tensor(confused(found, examined.truths, names, score=SURE, iou=OVERLAP)), [*names, "nothing"]
+
+
+def _confusion(said: NDArray[np.uint8], known: NDArray[np.uint8], classes: int) -> Tensor:
+    return confusion(torch.from_numpy(said.astype(np.int64)), torch.from_numpy(known.astype(np.int64)), classes)
+
+
+def beside(examined: Examined, i: int) -> Pixels:
+    """Example i as the head sees it, left, and as it is, right: (H, 2 W + 4, 3) uint8."""
+    example, prediction = examined.examples[i], examined.predictions[i]
+    pixels = example.pixels.permute(1, 2, 0).numpy()
+    said, scores = as_truth(prediction, SURE)
+    seen = draw(pixels, said, examined.recipe.classes, scores)
+    known = draw(pixels, example.truth, examined.recipe.classes)
+    gap = np.full((pixels.shape[0], 4, 3), 255, np.uint8)
+    return np.concatenate([seen, gap, known], 1)
+
+
+def sheet(examined: Examined, most: int = 8) -> Tensor:
+    """The examples that the head is worst at, each beside its truth, in two columns: (3, H, W) uint8."""
+    pairs = [beside(examined, i) for i in worst(examined)[:most]]
+    high, wide = (max(pair.shape[axis] for pair in pairs) + 4 for axis in (0, 1))
+    paper = np.full((-(-len(pairs) // 2) * high, 2 * wide, 3), 255, np.uint8)
+    for k, pair in enumerate(pairs):
+        y, x = k // 2 * high, k % 2 * wide
+        paper[y : y + pair.shape[0], x : x + pair.shape[1]] = pair
+    return torch.from_numpy(paper).permute(2, 0, 1)
+
+
+def as_truth(prediction: Prediction, score: float) -> tuple[Truth, Any]:
+    """A prediction as something that can be drawn, and the scores that belong to it; things of `score` and above."""
+    if prediction.scores is not None:
+        best = int(prediction.scores.argmax())
+        return Truth(label=best), prediction.scores[[best]]
+    if prediction.semantic is not None:
+        return Truth(semantic=prediction.semantic), None
+    found = prediction.found or Found()
+    sure = found.scores >= score
+    masks = None if found.masks is None else found.masks[sure]
+    crowd = np.zeros(int(sure.sum()), np.bool_)
+    return Truth(boxes=found.boxes[sure], classes=found.classes[sure], crowd=crowd, masks=masks), found.scores[sure]

@@ -1,0 +1,151 @@
+"""YOLO text: boxes, outlines, names, splits, what is mended and what is not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from seeall.data.annotations.layouts import find_annotated
+from seeall.data.annotations.yolo import yaml_names
+from seeall.types import SeeallError
+
+
+def boxes(shown: Any) -> str:
+    rows = []
+    for (name, _), (x0, y0, x1, y1) in zip(shown.things, shown.boxes()):
+        shares = (x0 + x1) / 2 / shown.w, (y0 + y1) / 2 / shown.h, (x1 - x0) / shown.w, (y1 - y0) / shown.h
+        rows.append(" ".join([{"cat": "0", "dog": "1"}[name], *(f"{v:.6f}" for v in shares)]))
+    return "\n".join(rows)
+
+
+def outlines(shown: Any) -> str:
+    rows = []
+    for name, corners in shown.things:
+        shares = [f"{x / shown.w:.17g} {y / shown.h:.17g}" for x, y in corners]
+        rows.append(" ".join([{"cat": "0", "dog": "1"}[name], *shares]))
+    return "\n".join(rows) + "\n"
+
+
+def write(root: Path, three: list[Any], lines: Callable[[Any], str] = boxes, where: str = "{}/{}") -> Path:
+    """where: how a split, if any, and images or labels go together."""
+    for shown in three:
+        shown.save(root / where.format("images", "").strip("/") / f"{shown.stem}.png")
+        file = root / where.format("labels", "").strip("/") / f"{shown.stem}.txt"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(lines(shown))
+    (root / "data.yaml").write_text("train: images\nnc: 2\nnames: ['cat', 'dog']  # two\n")
+    return root
+
+
+@pytest.mark.parametrize("task", ["detection", "instance", "segmentation"])
+def test_what_is_true(tmp_path: Path, three: list[Any], same: Callable[[Any], None], task: str) -> None:
+    write(tmp_path, three, outlines)
+    annotated = find_annotated(str(tmp_path), task)
+    same(annotated)
+    assert not annotated.repairs and annotated.pictures.splits is None
+
+
+def test_boxes(tmp_path: Path, three: list[Any], same: Callable[[Any], None]) -> None:
+    write(tmp_path, three)
+    same(find_annotated(str(tmp_path), "detection"))
+    for task in ("instance", "segmentation"):
+        with pytest.raises(SeeallError, match=f"YOLO text with boxes only, .* detection; {task} needs outlines"):
+            find_annotated(str(tmp_path), task)
+
+
+@pytest.mark.parametrize("way", ["above", "below"])
+def test_splits(tmp_path: Path, three: list[Any], way: str) -> None:
+    for split, some in (("train", three[:2]), ("valid", three[2:])):
+        write(tmp_path, some, where=f"{split}/{{}}" if way == "above" else f"{{}}/{split}")
+    annotated = find_annotated(str(tmp_path), "detection")
+    assert list(annotated.pictures.splits or ()) == ["train", "train", "val"] and not annotated.repairs
+    assert len(annotated.truth(0, 24, 32).boxes) == 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "names: [cat, dog]",
+        "names: ['cat', \"dog\"] # the classes",
+        "names:\n  - cat\n  - 'dog'\nnc: 2",
+        "names:\n- cat\n- dog\n",
+        "path: x\nnames:\n  0: cat\n  1: dog # a dog\n\ntrain: images",
+        "names: {0: cat, 1: dog}",
+        "names: [cat,\n  dog]\nnc: 2",
+    ],
+)
+def test_names_in_yaml(tmp_path: Path, text: str) -> None:
+    (tmp_path / "data.yaml").write_text(text)
+    assert yaml_names(tmp_path / "data.yaml") == ["cat", "dog"]
+
+
+def test_names_elsewhere(tmp_path: Path, three: list[Any]) -> None:
+    write(tmp_path, three)
+    (tmp_path / "data.yaml").write_text("nc: 2\n")
+    assert list(find_annotated(str(tmp_path), "detection").classes) == ["0", "1"]
+    (tmp_path / "labels" / "classes.txt").write_text("cat\ndog\n")
+    annotated = find_annotated(str(tmp_path), "detection")
+    assert list(annotated.classes) == ["cat", "dog"] and not annotated.repairs
+    assert list(find_annotated(str(tmp_path), "detection", names="x,y,z").classes) == ["x", "y", "z"]
+    (tmp_path / "data.yaml").write_text("names: {0: cat, 2: dog}")
+    with pytest.raises(SeeallError, match="the numbers of names are not 0 to 1"):
+        find_annotated(str(tmp_path), "detection")
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("0 0.0 0.5 0.5 0.5", "box partly outside the picture clipped: cat (-8, 6, 8, 18) in 32x24 px"),
+        ("0 1.5 0.5 0.2 0.5", "box outside the picture left out: cat"),
+        ("0 0.5 0.5 0.0 0.5", "box without width or height left out: cat"),
+    ],
+)
+def test_boxes_that_are_mended(tmp_path: Path, three: list[Any], line: str, words: str) -> None:
+    write(tmp_path, three)
+    (tmp_path / "labels" / "a.txt").write_text(line)
+    annotated = find_annotated(str(tmp_path), "detection")
+    assert [where for where, _ in annotated.repairs] == ["images/a.png"] and annotated.repairs[0][1].startswith(words)
+    assert len(annotated.truth(0, 24, 32).boxes) == ("clipped" in words)
+
+
+def test_labels_and_pictures_that_lack_each_other(tmp_path: Path, three: list[Any]) -> None:
+    write(tmp_path, three)
+    (tmp_path / "labels" / "c.txt").unlink()
+    assert list(find_annotated(str(tmp_path), "detection").repairs) == [
+        ("images/c.png", "picture without annotation taken as empty: no labels/c.txt")
+    ]
+    (tmp_path / "images" / "b.png").unlink()
+    with pytest.raises(SeeallError, match=r"1 of 3 annotated .* such as images/b, named in labels/b\.txt"):
+        find_annotated(str(tmp_path), "detection")
+
+
+def test_outlines_among_boxes(tmp_path: Path, three: list[Any]) -> None:
+    write(tmp_path, three)
+    (tmp_path / "labels" / "b.txt").write_text(outlines(three[1]))
+    annotated = find_annotated(str(tmp_path), "instance")
+    assert [what for _, what in annotated.repairs] == [
+        f"thing without an outline left out: {n}" for n in ("cat", "dog")
+    ]
+    assert [len(annotated.truth(i, s.h, s.w).boxes) for i, s in enumerate(three)] == [0, 1, 0]
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("0 0.5 x 0.5 0.5", r"a\.txt, line 1: '0 0.5 x 0.5 0.5' holds something that is no number; mend it"),
+        ("\n0 0.5 nan 0.5 0.5", r"a\.txt, line 2: .* holds no finite number"),
+        ("2 0.5 0.5 0.5 0.5", "line 1: class 2, but names are given for 0 to 1; name it or mend it"),
+        ("0.5 0.5 0.5 0.5 0.5", r"line 1: class 0\.5 is no whole number"),
+        ("-1 0.5 0.5 0.5 0.5", "line 1: class -1 is no whole number from 0"),
+        ("0 0.5 0.5 0.5 0.5 0.9", "line 1: 6 numbers, want class x y width height or"),
+        ("0 12 14 20 9", "line 1: 20 is no share of the picture; divide px by its width or height"),
+    ],
+)
+def test_what_cannot_be_mended(tmp_path: Path, three: list[Any], line: str, words: str) -> None:
+    write(tmp_path, three)
+    (tmp_path / "labels" / "a.txt").write_text(line)
+    with pytest.raises(SeeallError, match=words):
+        find_annotated(str(tmp_path), "detection")

@@ -19,6 +19,7 @@ from torch import Tensor
 from seeall.data import keyed
 from seeall.data.annotations.examples import Example, scaled
 from seeall.data.annotations.truth import IGNORE, Truth
+from seeall.data.scenes.dataset import tight_boxes
 from seeall.types import SeeallError
 
 _STREAM = 0xA06
@@ -92,7 +93,14 @@ def _window(pixels: Tensor, truth: Truth, window: tuple[int, int, int, int]) -> 
         truth, boxes=inside[kept], classes=truth.classes[kept], crowd=truth.crowd[kept], masks=masks,
         semantic=None if truth.semantic is None else _cut(truth.semantic, window, IGNORE),
     )  # fmt: skip
-    return grown, scaled(found, (h, w), (height, width))
+    seen = scaled(found, (h, w), (height, width))
+    if seen.masks is None:
+        return grown, seen
+    there = seen.masks.any((1, 2))  # what is left of a thing may be too little to be seen at this scale
+    masks = seen.masks[there]
+    return grown, replace(
+        seen, boxes=tight_boxes(masks), classes=seen.classes[there], crowd=seen.crowd[there], masks=masks
+    )
 
 
 def _cut(values: NDArray[Any], window: tuple[int, int, int, int], fill: int | bool) -> NDArray[Any]:

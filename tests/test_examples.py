@@ -14,9 +14,11 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from seeall import cli
 from seeall.backbones.load import build
+from seeall.data.scenes import parse
 
 ROOT = Path(__file__).parents[1]
 WORLD = "scenes:n=64,size=32"
@@ -30,6 +32,8 @@ EXAMPLES = {
 }
 """Script → what makes it small, and what it prints."""
 SMALL = ["--backbone", "shufflenet_v2_x0_5", "--image-size", "32", "--batch-size", "16", "--epochs", "1", "--quiet"]
+
+FEW = ["--image-size", "48", "--steps", "2", "--set", "width=16", "--quiet"]
 
 
 def blocks(document: str, language: str) -> list[str]:
@@ -71,6 +75,23 @@ def speak(file: Path, hertz: float) -> None:
         out.writeframes((tone * 32767).to(torch.int16).numpy().tobytes())
 
 
+def cells(folder: Path, n: int = 10) -> None:
+    """Pictures of the synthetic world with their boxes, in Pascal VOC's layout."""
+    world = parse(f"scenes:n={n},size=48,things=1-2,classes=2")
+    for part in ("JPEGImages", "Annotations"):
+        (folder / part).mkdir(parents=True)
+    for i in range(n):
+        truth = world.truth(i)
+        Image.fromarray(truth.image).save(folder / "JPEGImages" / f"{i}.jpg")
+        things = "".join(
+            f"<object><name>{'ab'[c]}</name><bndbox><xmin>{x0 + 1:.0f}</xmin><ymin>{y0 + 1:.0f}</ymin>"
+            f"<xmax>{x1:.0f}</xmax><ymax>{y1:.0f}</ymax></bndbox></object>"
+            for c, (x0, y0, x1, y1) in zip(truth.classes, truth.boxes.tolist())
+        )
+        size = "<size><width>48</width><height>48</height></size>"
+        (folder / "Annotations" / f"{i}.xml").write_text(f"<annotation>{size}{things}</annotation>")
+
+
 def test_readme(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its commands as they are typed, one after the other, then its Python; training made small."""
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -84,23 +105,27 @@ def test_readme(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     shutil.copy("photos/cat/00.png", "holiday.jpg")
     shutil.copy("photos/dog/01.jpg", "photos/blurred.jpg")
     lines = [line for block in blocks("README.md", "") for line in block.splitlines() if line.startswith("ssl ")]
-    assert len(lines) > 10
+    assert len(lines) > 15
+    shutil.copytree("more-photos", "new-photos")
+    cells(Path("cells"))
     for line in lines:
         words = [str(Path(w).expanduser()) if w.startswith("~") else w for w in shlex.split(line)[1:]]
-        assert cli.run(words + SMALL * (words[0] == "pretrain")) == 0, line
+        assert cli.run(words + {"pretrain": SMALL, "finetune": FEW}.get(words[0], [])) == 0, line
     for code in blocks("README.md", "python"):
         defined(code)
     assert "<img " in Path("found.html").read_text()
 
 
 def test_contributing(tmp_path: Path) -> None:
-    backbone, head = map(defined, blocks("CONTRIBUTING.md", "python"))
+    backbone, model, head = map(defined, blocks("CONTRIBUTING.md", "python"))
 
     network = backbone["regnet_y_400mf"]().eval()
     maps = network.stages(torch.zeros(1, 3, 33, 45))
     sizes = [(1, c, -(-33 // s), -(-45 // s)) for c, s in zip(network.channels, network.strides, strict=True)]
     assert [tuple(m.shape) for m in maps] == sizes
     assert network(torch.zeros(1, 3, 33, 45)).shape == (1, network.embed_dim)
+
+    assert model["Plain"](network, 5)(torch.zeros(2, 3, 33, 45)).shape == (2, 5, 33, 45)
 
     y = torch.arange(32) % 2
     x = torch.randn(32, 3, 16, 16) + y[:, None, None, None]

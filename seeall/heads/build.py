@@ -18,6 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from safetensors.torch import save as to_bytes
 from torch import nn
+from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 
 from seeall import catalog, durable
 from seeall.backbones.contract import Backbone
@@ -34,7 +35,6 @@ HEAD_FILE = "head.safetensors"
 FORMAT = 1
 """Version of the header. A file with a higher one is refused."""
 _KEY = "seeall"
-_BACKGROUND_FIRST = ("faster-rcnn", "mask-rcnn")
 
 
 @dataclass(frozen=True)
@@ -92,7 +92,8 @@ def assemble(recipe: Recipe, backbone: Backbone, about: About) -> nn.Module:
         return Segmentation(network, normalise, recipe.image_size, recipe.classes, SegmentationLoss(**own["loss"]))
     if recipe.task == "classification":
         return Classification(network, normalise, recipe.image_size, recipe.classes, **own["task"])
-    return Detection(network, recipe.classes, int(recipe.model in _BACKGROUND_FIRST), recipe.task == "instance")
+    background_first = isinstance(network, GeneralizedRCNN)  # torchvision's two-stage networks give 0 to the background
+    return Detection(network, recipe.classes, int(background_first), recipe.task == "instance")
 
 
 def save(head: nn.Module, recipe: Recipe, folder: Path) -> None:

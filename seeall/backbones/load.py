@@ -136,7 +136,7 @@ def describe(source: str | Path) -> dict[str, Any]:
     path = weight_files.locate(source)
     header = _header(path) if path.suffix == ".safetensors" else None
     if header is None:
-        raise SeeallError(f"{path} does not say which backbone it holds: give it as --weights instead")
+        raise SeeallError(f"{path} does not say which backbone it holds: name it by --backbone")
     version = header.get("format")
     if not isinstance(version, int):
         raise SeeallError(f"{path} is damaged (its header has no version): copy or save it again")

@@ -19,23 +19,28 @@ def check(
     data: Annotated[str, typer.Argument(help="What ssl finetune is given.")],
     task: Annotated[str, typer.Option(help=f"{', '.join(catalog.TASKS)}.")],
     sheet: Annotated[Path | None, typer.Option(help="Write a sheet of pictures with their truth, NAME.png.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the sheet of --sheet.")] = False,
     set: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="How to read the annotations.")] = None,
     json_: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Read all pictures and annotations, and say what is in them and what is wrong."""
     listen(quiet)
+    from seeall import durable
     from seeall.data.annotations import check as checking
     from seeall.data.annotations.layouts import find_annotated
 
     settings = catalog.resolve({"annotations": find_annotated}, set or ())["annotations"]
     if sheet is not None and sheet.suffix != ".png":
         raise SeeallError(f"--sheet {sheet}: choose a name that ends in .png")
+    if sheet is not None and sheet.exists() and not overwrite:
+        raise SeeallError(f"--sheet {sheet} is already there; replace it by --overwrite, or choose another name")
     found = checking.check(data, task, **settings)
     if sheet is not None:
-        annotated = find_annotated(data, task, **settings)
-        rows = [k * len(annotated) // 12 for k in range(12)] if len(annotated) > 12 else list(range(len(annotated)))
-        checking.sheet(annotated, rows).save(sheet)
+        n = len(found.annotated)
+        rows = [k * n // checking.MOST for k in range(checking.MOST)] if n > checking.MOST else range(n)
+        drawn = checking.sheet(found.annotated, rows)
+        durable.save(sheet, lambda file: drawn.save(file, "PNG"))
     if json_:
         tell(found.facts(), True)
     else:

@@ -87,6 +87,8 @@ def finetune(
         task = task or next(iter(catalog.TASKS))
         return listed(parts(task, check(task, model), backbone or "resnet18", optimiser), json_)
     pictures, folder, options = asked(ctx, "scenes:n=200,size=96")
+    if resume and options["task"] is None:
+        raise SeeallError(f"--resume {folder}: no ssl finetune began this run; to make a head on it, give it as --from")
     if options["task"] is None:
         raise SeeallError(f"which task? give --task {', '.join(catalog.TASKS)}")
     if options["start"] is None:

@@ -39,6 +39,7 @@ def export(
         int | None, typer.Option(min=16, help="Of the pictures, px; the head's own if not given.")
     ] = None,
     width: Annotated[int | None, typer.Option(min=16, help="Of the pictures, px; the height if not given.")] = None,
+    overwrite: Overwrite = False,
     json_: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -46,7 +47,7 @@ def export(
     listen(quiet)
     from seeall.heads.export import export as write
 
-    tell(write(run, out, height=height, width=width), json_)
+    tell(write(run, out, height=height, width=width, overwrite=overwrite), json_)
 
 
 def compare(

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from seeall import catalog
 from seeall.commands.common import (
     AllowSkipped,
     Data,
@@ -34,6 +35,9 @@ def evaluate(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the page of --html.")] = False,
     limit: Limit = None,
     seed: Seed = 0,
+    set: Annotated[
+        list[str] | None, typer.Option(metavar="NAME=VALUE", help="How to read the annotations, to judge a head.")
+    ] = None,
     json_: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -42,7 +46,8 @@ def evaluate(
     from seeall.html import refuse
 
     refuse(html, overwrite)
-    if (run / "head.safetensors").exists():
+    if (run / "head.safetensors").exists() or run.name == "head.safetensors":
+        from seeall.data.annotations.layouts import find_annotated
         from seeall.heads import examine
         from seeall.heads import report as heads_report
 
@@ -50,10 +55,13 @@ def evaluate(
             raise SeeallError(
                 f"--val {val}: {run} is a head, which has learnt already; give what to judge it by as DATA"
             )
-        examined = examine.examine(run, data, limit=limit, seed=seed)
+        settings = catalog.resolve({"annotations": find_annotated}, set or ())["annotations"]
+        examined = examine.examine(run, data, limit=limit, seed=seed, **settings)
         if html:
             heads_report.write(html, f"What {run.absolute().name} says of {data}", examined)
         return tell(examined.figures, json_)
+    if set:
+        raise SeeallError(f"--set {set[0]}: {run} is no head, and a backbone is judged without annotations")
     from seeall.ssl import probes, report
 
     found = probes.examine(run, data, val, limit=limit, seed=seed)

@@ -1,4 +1,7 @@
-"""`ssl compare`: finished runs of one task side by side, those that differ by nothing but their seed taken together."""
+"""`ssl compare`: finished runs of one task side by side, those that differ by nothing but their seed taken together.
+
+Runs on other pictures are other runs, wherever the pictures lie.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,8 @@ SHOWN = {
     "pretraining": ("knn20", "loss"),
 }
 """The metrics that stand in the table; --json has all."""
-_SAME = LATER | {"seed"}
+_SAME = (LATER | {"seed"}) - {"val"}
+_TYPED = {"start": "from"}
 
 
 def compare(runs: Sequence[Path]) -> list[dict[str, Any]]:
@@ -28,7 +32,7 @@ def compare(runs: Sequence[Path]) -> list[dict[str, Any]]:
     Raises: SeeallError for a folder that is no finished run, or runs of several tasks.
     """
     facts = []
-    for path in runs:
+    for path in {path.resolve(): path for path in runs}.values():
         one = Run.open(path).facts
         if one["status"] != "finished":
             raise SeeallError(f"{path}: this run is {one['status']}, not finished; go on with it by --resume")
@@ -37,9 +41,11 @@ def compare(runs: Sequence[Path]) -> list[dict[str, Any]]:
     if len(tasks) > 1:
         raise SeeallError(f"these runs are of several tasks, {', '.join(sorted(tasks))}: compare those of one")
     groups: dict[str, list[dict[str, Any]]] = {}
+    called: dict[str, str] = {}  # the same pictures may lie in two places
     for one in facts:
+        called.setdefault(one["data"]["fingerprint"], one["data"]["source"])
         groups.setdefault(json.dumps(_settings(one), sort_keys=True, default=str), []).append(one)
-    sets = [_settings(group[0]) for group in groups.values()]
+    sets = [{**_settings(group[0]), "data": called[group[0]["data"]["fingerprint"]]} for group in groups.values()]
     names = sorted({name for chosen in sets for name in chosen})
     differ = [name for name in names if len({json.dumps(chosen.get(name)) for chosen in sets}) > 1]
     found = []
@@ -49,16 +55,16 @@ def compare(runs: Sequence[Path]) -> list[dict[str, Any]]:
             for name in group[0]["results"]
             if len(values := [one["results"][name] for one in group if name in one["results"]]) == len(group)
         }
-        name = ", ".join(f"{n}={chosen.get(n)}" for n in differ) or "all alike"
+        name = ", ".join(f"{n}={'–' if chosen.get(n) is None else chosen[n]}" for n in differ) or "all alike"
         found.append({"name": name, "runs": len(group), "metrics": metrics, "task": next(iter(tasks))})
     return found
 
 
 def _settings(facts: dict[str, Any]) -> dict[str, Any]:
-    """What was asked for, the pairs of --set apart, without what does not count."""
-    chosen = {name: value for name, value in facts["settings"].items() if name not in _SAME}
+    """What was asked for, as it is typed, the pairs of --set apart, without what does not count."""
+    chosen = {_TYPED.get(name, name): value for name, value in facts["settings"].items() if name not in _SAME}
     pairs = dict(pair.split("=", 1) for pair in chosen.pop("set", ()))
-    return chosen | pairs
+    return chosen | pairs | {"data": facts["data"]["fingerprint"]}
 
 
 def table(groups: Sequence[dict[str, Any]]) -> list[str]:

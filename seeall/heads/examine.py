@@ -20,13 +20,15 @@ from seeall.data.decode import Pixels
 from seeall.heads import build
 from seeall.heads.build import Recipe
 from seeall.heads.prediction import Head, Prediction, predict_all
-from seeall.heads.split import few
+from seeall.heads.split import limited
 from seeall.metrics.detection import Found, confused, counts
 from seeall.metrics.segmentation import confusion, segmentation
 from seeall.types import SeeallError
 
 SURE, OVERLAP = 0.5, 0.5
 """The score and the IoU at which a find counts, where one number is wanted for a picture."""
+_APART = 12
+"""Between the pairs of a sheet, px."""
 
 
 @dataclass(frozen=True)
@@ -61,9 +63,7 @@ def examine(run: str | Path, data: str, *, limit: int | None = None, seed: int =
         )
     splits = set(annotated.pictures.splits or ())
     annotated = next((annotated.split(name) for name in ("test", "val") if name in splits), annotated)
-    if limit is not None:
-        annotated = few(annotated, str(min(limit, len(annotated))), seed)
-    examples = load(annotated, recipe.image_size)
+    examples = load(limited(annotated, limit, seed), recipe.image_size)
     return of(head, recipe, examples)  # type: ignore[arg-type]
 
 
@@ -141,7 +141,7 @@ def beside(examined: Examined, i: int) -> Pixels:
 def sheet(examined: Examined, most: int = 8) -> Tensor:
     """The examples that the head is worst at, each beside its truth, in two columns: (3, H, W) uint8."""
     pairs = [beside(examined, i) for i in worst(examined)[:most]]
-    high, wide = (max(pair.shape[axis] for pair in pairs) + 4 for axis in (0, 1))
+    high, wide = (max(pair.shape[axis] for pair in pairs) + _APART for axis in (0, 1))
     paper = np.full((-(-len(pairs) // 2) * high, 2 * wide, 3), 255, np.uint8)
     for k, pair in enumerate(pairs):
         y, x = k // 2 * high, k % 2 * wide

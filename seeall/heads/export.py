@@ -15,7 +15,9 @@ import contextlib
 import io
 import json
 import logging
+import tempfile
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, final
 
@@ -58,17 +60,21 @@ class _Finder(nn.Module):
         return (*found, told["masks"][:, 0]) if self.masks else found
 
 
-def export(run: str | Path, out: Path, *, height: int | None = None, width: int | None = None) -> dict[str, Any]:
+def export(
+    run: str | Path, out: Path, *, height: int | None = None, width: int | None = None, overwrite: bool = False
+) -> dict[str, Any]:
     """Write the head of `run` to `out`, FILE.onnx or FILE.pt2, and check it.
 
     height, width: of the pictures that the file will take, px; a square of the head's own size where not given
 
     Returns: the file, its inputs and outputs, and the largest difference.
-    Raises: SeeallError for another ending, a missing package, a head that cannot be exported so, or one that then
-        says something else.
+    Raises: SeeallError for another ending, a file that is there, a missing package, a head that cannot be exported
+        so, or one that then says something else.
     """
     if out.suffix not in FORMATS:
         raise SeeallError(f"--out {out}: choose a file that ends in {' or '.join(FORMATS)}")
+    if out.exists() and not overwrite:
+        raise SeeallError(f"--out {out} is already there; replace it by --overwrite, or choose another name")
     head, recipe = build.load(run)
     head.cpu()
     finder = recipe.task in ("detection", "instance")
@@ -83,22 +89,34 @@ def export(run: str | Path, out: Path, *, height: int | None = None, width: int 
     outputs = {"classification": ["scores"], "segmentation": ["logits"]}.get(
         recipe.task, ["boxes", "labels", "scores", "masks"][: 4 if recipe.task == "instance" else 3]
     )
-    with torch.no_grad():
+    with _beside(out) as file, torch.no_grad():
         own = model(given)
         own = own if isinstance(own, tuple) else (own,)
-        again = (_onnx if out.suffix == ".onnx" else _program)(model, given, out, outputs, finder)
-    if finder and not len(own[0]):
-        log.warning("the head found nothing in the picture that the check was made with, so little was compared")
-    said = [part.numpy() for part in own]
-    difference = _apart(said, _in_order(said, again) if finder else again)
-    if difference > TOLERANCE:
-        out.unlink()
-        raise SeeallError(
-            f"{recipe.model} as {out.suffix} says something else than the head (by {difference:.2g}): not exported"
-        )
+        again = (_onnx if out.suffix == ".onnx" else _program)(model, given, file, outputs, finder)
+        if finder and not len(own[0]):
+            log.warning("the head found nothing in the picture that the check was made with, so little was compared")
+        said = [part.numpy() for part in own]
+        difference = _apart(said, _in_order(said, again) if finder else again)
+        if difference > TOLERANCE:
+            raise SeeallError(
+                f"{recipe.model} as {out.suffix} says something else than the head (by {difference:.2g}): not exported"
+            )
+        file.replace(out)
     _describe(out, recipe, size)
     shape = "×".join(map(str, given.shape))
     return {"file": str(out), "input": shape, "outputs": ", ".join(outputs), "difference": difference}
+
+
+@contextlib.contextmanager
+def _beside(out: Path) -> Iterator[Path]:
+    """Where a file is written until it is known to be right. Raises SeeallError where the disk refuses."""
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        folder = tempfile.TemporaryDirectory(dir=out.parent)
+    except OSError as fault:
+        raise SeeallError(f"--out {out}: cannot be written: {fault.strerror}") from None
+    with folder as name:
+        yield Path(name) / out.name
 
 
 def _apart(one: list[Any], other: list[Any]) -> float:
@@ -109,7 +127,7 @@ def _apart(one: list[Any], other: list[Any]) -> float:
 
 
 def _in_order(one: list[Any], other: list[Any]) -> list[Any]:
-    """The things of `other` in the order of those of `one` that they are nearest to: of equal scores any may be first."""
+    """The things of `other` in the order of those of `one` that they are nearest to; of equal ones any may be first."""
     if [a.shape for a in one] != [b.shape for b in other] or not len(one[0]):
         return other
     rows = [np.column_stack(part[:3]) for part in (one, other)]

@@ -30,7 +30,7 @@ from seeall.heads.detection.task import Detection
 from seeall.heads.examine import of, sheet
 from seeall.heads.feed import Feed
 from seeall.heads.segmentation.task import Segmentation
-from seeall.heads.split import divided, few
+from seeall.heads.split import divided, few, limited
 from seeall.heads.transfer import freeze, rates, transfer
 from seeall.training.engine import check, launch
 from seeall.training.journal import Journal
@@ -78,6 +78,7 @@ def finetune(
     task, model: see `catalog.TASKS`
     start: a run or file whose weights the backbone begins with, "DEFAULT" for published ones, "none" for none
     val: data to judge by, or a share of `data` to hold back; else the data's own splits, or a fifth
+    limit: at most so many pictures to learn from, and as many to judge by
     labels: how many of the pictures to learn from are used with their truth, as 10% or 50; see `split.few`
     freeze: none, backbone, or the first N stages · backbone: not needed where `start` says which it is
     image_size: shorter side of pictures, px, as the network sees them; None takes one that suits the pictures
@@ -102,8 +103,9 @@ def finetune(
         log.warning("%s is already finished; nothing to do", out)
         return dict(run.facts["results"])
     resolved = run.facts.get("resolved", {}) if run else {}
-    learnt, held = divided(annotated, val, plan.find, seed)
-    learnt = few(learnt, labels, seed) if limit is None else few(learnt, str(limit), seed)
+    learnt, held = (limited(part, limit, seed) for part in divided(annotated, val, plan.find, seed))
+    refuse_inside(out, held.pictures.root)
+    learnt = few(learnt, labels, seed)
     engine = launch(devices=devices, precision=resolved.get("precision") or precision)
     network, name, chosen = plan.backbone(seed)
     size = resolved.get("image_size") or image_size or choose_size(learnt)
@@ -116,7 +118,12 @@ def finetune(
     recipe = replace(recipe, anchors=told.anchors)
     plan.hold(head, network)
     if isinstance(head, Segmentation):
-        head.loss.set_counts(pixels_of(examples, len(annotated.classes)))
+        counts = pixels_of(examples, len(annotated.classes))
+        if not counts.any():
+            raise SeeallError(
+                f"{data}: no pixel of the pictures to learn from has a class, so there is nothing to learn"
+            )
+        head.loss.set_counts(counts)
     batch = _batch(resolved.get("batch_size") or batch_size, len(examples), engine.world, task)
     if run is None:
         run = Run.create(out, settings, about, overwrite=overwrite) if engine.rank == 0 else Run(out, {}, writes=False)
@@ -158,6 +165,13 @@ def finetune(
         run.update(status="stopped", step=stop.step)
         engine.part()
         raise
+    except ValueError as fault:
+        if "more than 1 value per channel" not in str(fault):
+            raise
+        raise SeeallError(
+            f"BatchNorm cannot learn from one picture of {size} px at a time: choose --batch-size {2 * engine.world} "
+            "or more, a larger --image-size, or --freeze backbone"
+        ) from None
     run.update(status="finished", step=total, results=results)
     engine.part()
     return results
@@ -225,6 +239,8 @@ def _origin(start: str, asked: str | None) -> tuple[str, dict[str, Any]]:
         if asked is None:
             raise
         return asked, {}
+    if "task" in header:
+        raise SeeallError(f"--from {start} is a head: give its run folder, or the backbone.safetensors beside it")
     if asked not in (None, header["backbone"]):
         raise SeeallError(f"--from {start} holds a {header['backbone']}, not a {asked}: leave --backbone out")
     return header["backbone"], header["settings"]

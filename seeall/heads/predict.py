@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from seeall import durable
 from seeall.console import bar, log
 from seeall.data.annotations.draw import draw, palette
 from seeall.data.annotations.polygons import encode
-from seeall.data.decode import Pixels, Unreadable
+from seeall.data.decode import EXTENSIONS, Pixels, Unreadable
 from seeall.data.pictures import Pictures, find
 from seeall.heads import build, tiles
 from seeall.heads.examine import as_truth
@@ -38,7 +39,7 @@ def predict(
     `out/predictions.json` COCO's layout for things, one entry a picture otherwise
 
     inputs: files, folders, manifests, videos, scenes:… · score: the least of things that are drawn; all found are in
-    the JSON tile: side of the pieces, px, in which pictures larger than that are looked at; 0 looks at each as a whole
+    the JSON · tile: side of the pieces, px, in which pictures larger than that are looked at; 0: each as a whole
 
     Returns: what was done, by name.
     Raises: SeeallError where there is no head, no picture, or `out` holds something.
@@ -54,11 +55,12 @@ def predict(
             for start in range(0, len(pictures), BATCH):
                 rows = range(start, min(start + BATCH, len(pictures)))
                 readable = list(_readable(pictures, rows, book))
-                said = _seen(head, [pixels for _, pixels in readable], tile)  # type: ignore[arg-type]
+                said = _seen(head, [pixels for _, pixels in readable], tile) if readable else []  # type: ignore[arg-type]
                 for (name, pixels), prediction in zip(readable, said):
                     book.write(name, pixels, prediction)
                 progress.update(len(rows))
     if not book.count:
+        shutil.rmtree(out / "pictures")
         raise SeeallError(f"none of the pictures can be read; the first: {book.skipped[0][0]} ({book.skipped[0][1]})")
     return book.close()
 
@@ -90,9 +92,14 @@ def _prepare(out: Path, overwrite: bool, roots: Sequence[Path | None]) -> None:
         if not overwrite:
             raise SeeallError(f"--out {out} is not empty: choose another, or replace what is there by --overwrite")
         if not (out / "predictions.json").exists():
-            raise SeeallError(f"--out {out} holds what no prediction wrote, so it is not overwritten; remove it")
+            raise SeeallError(f"--out {out} holds no finished prediction, so it is not overwritten; remove it")
     try:
-        (out / "pictures").mkdir(parents=True, exist_ok=True)
+        for old in ("pictures", "masks", "predictions.json"):
+            if (out / old).is_dir():
+                shutil.rmtree(out / old)
+            else:
+                (out / old).unlink(missing_ok=True)
+        (out / "pictures").mkdir(parents=True)
     except OSError as fault:
         raise SeeallError(f"--out {out}: cannot be written: {fault.strerror}") from None
 
@@ -116,6 +123,7 @@ class _Book:
         height, width = pixels.shape[:2]
         stem, number = self._stem(name), len(self.images) + 1
         entry: dict[str, Any] = {"id": number, "file_name": name, "width": width, "height": height}
+        entry["drawn"] = f"pictures/{stem}.png"
         classes = self.recipe.classes
         if prediction.scores is not None:
             best = np.argsort(-prediction.scores)[:_NAMED]
@@ -148,7 +156,9 @@ class _Book:
 
     def _stem(self, name: str) -> str:
         """A name for the files of one picture, below the folder, and no other's."""
-        clean = "/".join(part for part in Path(name).with_suffix("").parts if part not in ("/", "..", "."))
+        path = Path(name)
+        path = path.with_suffix("") if path.suffix.lower() in EXTENSIONS else path
+        clean = "/".join(part for part in path.parts if part not in ("/", "..", "."))
         stem, k = clean, 2
         while stem in self._taken:
             stem, k = f"{clean}-{k}", k + 1
@@ -158,7 +168,7 @@ class _Book:
     def close(self) -> dict[str, Any]:
         """Write the JSON; what was done."""
         told: dict[str, Any] = {
-            "run": self.recipe.task, "images": self.images,
+            "task": self.recipe.task, "images": self.images,
             "categories": [{"id": k + 1, "name": name} for k, name in enumerate(self.recipe.classes)],
         }  # fmt: skip
         if self.recipe.task in ("detection", "instance"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Callable
 
 from seeall.data import keyed
@@ -42,9 +43,23 @@ def divided(
     pool = _learnt(annotated)
     count = max(1, round((_HELD if share is None else share) * len(pool)))
     if count >= len(pool):
-        raise SeeallError(f"{annotated.pictures.source}: {len(pool)} pictures are too few to hold {count} back")
-    order = keyed.permutation(len(pool), seed, _STREAM).tolist()
+        raise SeeallError(
+            f"{annotated.pictures.source}: holding {count} of {len(pool)} pictures back leaves none to learn from; "
+            "give more pictures, or by --val a smaller share or other data"
+        )
+    order = _spread(pool, seed)
     return pool.subset(sorted(order[count:])), pool.subset(sorted(order[:count]))
+
+
+def _spread(annotated: Annotated, seed: int) -> list[int]:
+    """The pictures in an order drawn by seed, of whose beginning every class has its share where pictures have one."""
+    labels = annotated.notes if "label" in annotated.knows else [0] * len(annotated)
+    sizes, come = Counter(labels), Counter[int]()
+    places = []
+    for place, i in enumerate(keyed.permutation(len(annotated), seed, _STREAM).tolist()):
+        come[labels[i]] += 1
+        places.append(((come[labels[i]] - 0.5) / sizes[labels[i]], place, i))
+    return [i for _, _, i in sorted(places)]
 
 
 def _learnt(annotated: Annotated) -> Annotated:
@@ -75,11 +90,19 @@ def few(annotated: Annotated, labels: str | None, seed: int) -> Annotated:
     text = labels.strip()
     try:
         count = round(float(text[:-1]) / 100 * len(annotated)) if text.endswith("%") else int(text)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise SeeallError(f"--labels {labels}: give a share such as 10%, or a number of pictures") from None
     if not 1 <= count <= len(annotated):
-        raise SeeallError(f"--labels {labels} are {count} pictures, of {len(annotated)}; choose 1 to {len(annotated)}")
-    return annotated.subset(_drawn(annotated, count, seed))
+        raise SeeallError(
+            f"--labels {labels} asks for {count} of the {len(annotated)} pictures to learn from; choose 1 to "
+            f"{len(annotated)}, or 100%"
+        )
+    return limited(annotated, count, seed)
+
+
+def limited(annotated: Annotated, limit: int | None, seed: int) -> Annotated:
+    """At most so many of the pictures, drawn in the same way. Raises SeeallError for a limit below 1."""
+    return annotated if limit is None else annotated.subset(_drawn(annotated, limit, seed))
 
 
 def _drawn(annotated: Annotated, count: int, seed: int) -> list[int]:

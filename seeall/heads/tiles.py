@@ -43,7 +43,8 @@ def predict(see: See, picture: Tensor, side: int, overlap: int) -> Prediction:
     """What `see` says of a picture (3, H, W) uint8 when shown its tiles.
 
     A class for each pixel is taken from the tile in which it lies farthest from the edge. Things that a tile cuts are
-    left to its neighbour, and of what two tiles found, the surer one stays. Scores of whole pictures are averaged.
+    left to its neighbour, or, where they are larger than what two tiles share, to a look at the whole picture; of what
+    was found twice, the surer one stays. Scores of whole pictures are averaged.
     """
     height, width = picture.shape[1:]
     places = tiles(height, width, side, overlap)
@@ -53,6 +54,8 @@ def predict(see: See, picture: Tensor, side: int, overlap: int) -> Prediction:
     if said[0].semantic is not None:
         return Prediction(semantic=_painted(said, places, height, width))
     if said[0].found is not None:
+        said += see([picture])
+        places.append((0, 0, width, height))
         return Prediction(found=_gathered([p.found for p in said if p.found is not None], places, height, width))
     return Prediction(scores=np.mean([p.scores for p in said if p.scores is not None], axis=0))
 
@@ -77,18 +80,20 @@ def _from_edge(start: int, stop: int, whole: int) -> NDArray[np.float64]:
 
 
 def _gathered(said: Sequence[Found], places: Sequence[Tile], height: int, width: int) -> Found:
-    boxes, scores, classes, masks = [], [], [], []
-    for found, (x0, y0, x1, y1) in zip(said, places):
+    boxes, scores, classes, origins = [], [], [], list[tuple[int, int]]()
+    for k, (found, (x0, y0, x1, y1)) in enumerate(zip(said, places)):
         inner = np.array([x0 > 0, y0 > 0, x1 < width, y1 < height])
         gap = np.abs(found.boxes - np.array([0, 0, x1 - x0, y1 - y0], np.float32))
         cut = (inner & (gap < _EDGE)).any(1)
         boxes.append(found.boxes[~cut] + np.array([x0, y0, x0, y0], np.float32))
         scores.append(found.scores[~cut])
         classes.append(found.classes[~cut])
-        if found.masks is not None:
-            whole = np.zeros((int((~cut).sum()), height, width), bool)
-            whole[:, y0:y1, x0:x1] = found.masks[~cut]
-            masks.append(whole)
+        origins += [(k, int(row)) for row in np.flatnonzero(~cut)]
     b, s, c = np.concatenate(boxes), np.concatenate(scores), np.concatenate(classes)
     kept = batched_nms(torch.from_numpy(b), torch.from_numpy(s), torch.from_numpy(c), _NMS).numpy()
-    return Found(boxes=b[kept], scores=s[kept], classes=c[kept], masks=np.concatenate(masks)[kept] if masks else None)
+    masks = None if said[0].masks is None else np.zeros((len(kept), height, width), bool)
+    for mask, i in zip(masks if masks is not None else (), kept):
+        k, row = origins[i]
+        x0, y0, x1, y1 = places[k]
+        mask[y0:y1, x0:x1] = said[k].masks[row]
+    return Found(boxes=b[kept], scores=s[kept], classes=c[kept], masks=masks)

@@ -25,7 +25,7 @@ EXAMPLES = 5
 """Of each kind of finding that are named."""
 _CELL = 480
 """Longest side of a picture on the sheet, px."""
-_MOST = 12
+MOST = 12
 """Pictures on a sheet."""
 _GAP = 8
 _QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
@@ -179,7 +179,7 @@ def sheet(annotated: Annotated, rows: Sequence[int]) -> Image.Image:
 
     Raises: SeeallError where none of them can be read.
     """
-    cells = [cell for i in list(rows)[:_MOST] if (cell := _cell(annotated, i)) is not None]
+    cells = [cell for i in list(rows)[:MOST] if (cell := _cell(annotated, i)) is not None]
     if not cells:
         raise SeeallError(f"{annotated.pictures.source}: none of the pictures chosen for the sheet can be read")
     columns = min(len(cells), 4 if len(cells) > 6 else 3)

@@ -23,8 +23,8 @@ class Convolution(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, C, H, W) → (B, K, H', W')."""
         plain = self.groups == 1 and self.dilation == (1, 1) and self.padding_mode == "zeros"
-        if x.device.type != "cpu" or not plain or isinstance(self.padding, str):
-            return super().forward(x)
+        if x.device.type != "cpu" or not plain or isinstance(self.padding, str) or torch.compiler.is_compiling():
+            return super().forward(x)  # what is exported or compiled must hold for other sizes too
         rows, columns = (
             _spans(side, kernel, stride, padding)
             for side, kernel, stride, padding in zip(x.shape[2:], self.kernel_size, self.stride, self.padding)

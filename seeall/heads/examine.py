@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from seeall.data.annotations.draw import draw
-from seeall.data.annotations.examples import Examples, load
+from seeall.data.annotations.examples import Examples, load, scaled
 from seeall.data.annotations.layouts import find_annotated
 from seeall.data.annotations.truth import Truth
 from seeall.data.decode import Pixels
@@ -29,6 +29,8 @@ SURE, OVERLAP = 0.5, 0.5
 """The score and the IoU at which a find counts, where one number is wanted for a picture."""
 _APART = 12
 """Between the pairs of a sheet, px."""
+_READABLE = 160
+"""Pictures are drawn enlarged as long as their longer side is not above this, px, so that words on them can be read."""
 
 
 @dataclass(frozen=True)
@@ -127,14 +129,23 @@ def _confusion(said: NDArray[np.uint8], known: NDArray[np.uint8], classes: int) 
     return confusion(torch.from_numpy(said.astype(np.int64)), torch.from_numpy(known.astype(np.int64)), classes)
 
 
+def drawn(pixels: Pixels, truth: Truth, classes: Sequence[str], scores: Any = None) -> Pixels:
+    """As `draw`; a small picture first becomes larger by a whole number."""
+    height, width = pixels.shape[:2]
+    if (factor := _READABLE // max(height, width)) > 1:
+        pixels = pixels.repeat(factor, 0).repeat(factor, 1)
+        truth = scaled(truth, (height, width), (factor * height, factor * width))
+    return draw(pixels, truth, classes, scores)
+
+
 def beside(examined: Examined, i: int) -> Pixels:
-    """Example i as the head sees it, left, and as it is, right: (H, 2 W + 4, 3) uint8."""
+    """Example i as the head sees it, left, and as it is, right: (H, 2 W + 4, 3) uint8, small ones enlarged."""
     example, prediction = examined.examples[i], examined.predictions[i]
     pixels = example.pixels.permute(1, 2, 0).numpy()
     said, scores = as_truth(prediction, SURE)
-    seen = draw(pixels, said, examined.recipe.classes, scores)
-    known = draw(pixels, example.truth, examined.recipe.classes)
-    gap = np.full((pixels.shape[0], 4, 3), 255, np.uint8)
+    seen = drawn(pixels, said, examined.recipe.classes, scores)
+    known = drawn(pixels, example.truth, examined.recipe.classes)
+    gap = np.full((seen.shape[0], 4, 3), 255, np.uint8)
     return np.concatenate([seen, gap, known], 1)
 
 

@@ -14,12 +14,12 @@ from PIL import Image
 
 from seeall import durable
 from seeall.console import bar, log
-from seeall.data.annotations.draw import draw, palette
+from seeall.data.annotations.draw import palette
 from seeall.data.annotations.polygons import encode
 from seeall.data.decode import EXTENSIONS, Pixels, Unreadable
 from seeall.data.pictures import Pictures, find
 from seeall.heads import build, tiles
-from seeall.heads.examine import as_truth
+from seeall.heads.examine import as_truth, drawn
 from seeall.heads.prediction import BATCH, Head, Prediction
 from seeall.metrics.detection import Found
 from seeall.types import SeeallError
@@ -35,7 +35,7 @@ def predict(
 ) -> dict[str, Any]:
     """Say what is in pictures, by the head of `run`, into the folder `out`.
 
-    `out/pictures/` what was seen, drawn · `out/masks/` PNG, a class for each pixel (segmentation)
+    `out/pictures/` what was seen, drawn, small pictures enlarged · `out/masks/` PNG, a class for each pixel
     `out/predictions.json` COCO's layout for things, one entry a picture otherwise
 
     inputs: files, folders, manifests, videos, scenes:… · score: the least of things that are drawn; all found are in
@@ -135,10 +135,9 @@ class _Book:
             self._things(number, prediction.found)
         self.images.append(entry)
         truth, scores = as_truth(prediction, self.score)
-        drawn = Image.fromarray(draw(pixels, truth, classes, scores))
         file = self.out / "pictures" / f"{stem}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
-        drawn.save(file)
+        Image.fromarray(drawn(pixels, truth, classes, scores)).save(file)
 
     def _things(self, picture: int, found: Found) -> None:
         """An entry for each thing, in COCO's layout: x, y, width and height, categories from 1."""

@@ -172,12 +172,12 @@ def test_the_page_says_what_was_measured_whatever_classes_are_called(
 def test_the_sheet_holds_each_picture_beside_its_truth(task: str) -> None:
     seen = examined(task, perfect)
     pair = beside(seen, 0)
-    assert pair.shape == (48, 100, 3) and (pair[:, 48:52] == 255).all()
+    assert pair.shape == (144, 292, 3) and (pair[:, 144:148] == 255).all(), "48 px, three times as large"
     paper = sheet(seen, 3)
-    assert paper.dtype == torch.uint8 and paper.shape == (3, 2 * 60, 2 * 112)
-    assert (paper[:, 60:, 112:] == 255).all(), "three of four places"
+    assert paper.dtype == torch.uint8 and paper.shape == (3, 2 * 156, 2 * 304)
+    assert (paper[:, 156:, 304:] == 255).all(), "three of four places"
     if task == "segmentation":
-        assert np.array_equal(pair[:, :48], pair[:, 52:]), "what is right looks like the truth"
+        assert np.array_equal(pair[:, :144], pair[:, 148:]), "what is right looks like the truth"
     assert len(palette(3)) == 3
 
 

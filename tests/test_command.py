@@ -174,7 +174,7 @@ BAD = [
     ("pretrain {folder} --out {out} --weights {none}", "no weights at"),
     ("pretrain {folder} --out {out} --weights {text}", "text.doc"),
     ("pretrain {folder} --out {out} --resume", "no such run folder"),
-    ("pretrain {folder} --out {run} --resume --seed 5", "seed was 0 when the run began, not 5"),
+    ("pretrain {folder} --out {run} --resume --seed 5", "seed was 0 when the run began, and is 5 now"),
     ("pretrain {folder} --out {out} --config {text}", "damaged"),
     ("pretrain scenes:m=5 --out {out}", "unknown setting 'm'"),
     ("pretrain {folder} --out {out} --colour", "--colour"),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
 
 BATCH = 8
 """Pictures that are looked at together."""
+LONGEST = 8
+"""A picture's longer side may be so many times the shorter one; beyond, it is filled up before it is looked at."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -68,6 +71,12 @@ def evaluate(head: Head, examples: Examples | None) -> dict[str, float]:
     if examples is None or not len(examples):
         return {}
     return head.judge(predict_all(head, examples), [examples[i].truth for i in range(len(examples))])
+
+
+def filled(pictures: Tensor) -> Tensor:
+    """(…, H, W) with rows below or columns on the right, of zeros, where one side is over LONGEST times the other."""
+    height, width = pictures.shape[-2:]
+    return F.pad(pictures, (0, max(0, -(-height // LONGEST) - width), 0, max(0, -(-width // LONGEST) - height)))
 
 
 def by_shape(pictures: Sequence[Tensor]) -> list[list[int]]:

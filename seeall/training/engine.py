@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 import torch
 
+from seeall.data.pixels import cores
 from seeall.types import SeeallError
 
 T = TypeVar("T")
@@ -61,6 +62,8 @@ def check(devices: int, precision: str) -> tuple[str, int, int]:
     count = int(os.environ["LOCAL_WORLD_SIZE"]) if "TORCHELASTIC_RUN_ID" in os.environ else devices or max(gpus, 1)
     if devices < 0 or (gpus and count > gpus):
         raise SeeallError(f"--devices {count}: this machine has {gpus or 'no'} GPU{'s' * (gpus != 1)}")
+    if not gpus and count > max(2, cores()):
+        raise SeeallError(f"--devices {count}: this machine has no GPU, and {cores()} cores; choose at most so many")
     if precision == "auto":
         precision = "bf16" if gpus and torch.cuda.is_bf16_supported(including_emulation=False) else "32"
     if precision not in PRECISIONS:

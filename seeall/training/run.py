@@ -101,7 +101,7 @@ class Run:
             if name not in LATER and now != before:
                 words = ("not given" if value is None else repr(value) for value in (before, now))
                 raise SeeallError(
-                    f"--resume {self.path}: {name} was {next(words)} when the run began, not {next(words)}; "
+                    f"--resume {self.path}: {name} was {next(words)} when the run began, and is {next(words)} now; "
                     "a run goes on as it began, so leave it out or start a new run"
                 )
         if data["fingerprint"] != self.facts["data"]["fingerprint"]:

@@ -108,7 +108,7 @@ def test_what_a_run_is_made_of_holds_for_the_next(runs: Path, ssl: Ssl, tmp_path
     code, out, err = ssl("finetune", "--resume", "--out", tmp_path / "again", "--json")
     assert code == 0 and "already finished" in err and json.loads(out)["run"] == str(tmp_path / "again")
     code, _, err = ssl("finetune", WORLD, "--out", head, "--task", "detection", *LIGHT, "--resume")
-    assert code == 2 and "task was 'segmentation' when the run began, not 'detection'" in err
+    assert code == 2 and "task was 'segmentation' when the run began, and is 'detection' now" in err
 
 
 def test_a_limit_is_for_both_parts_and_labels_are_of_what_it_leaves(
@@ -248,10 +248,12 @@ BAD = [
     (SEG.replace("{masks}", "{strange}"), "value 77 is no class, which are 0 to 2"),
     (SEG.replace("{masks}", "{ignored}"), "no pixel of the pictures to learn from has a class"),
     (SEG + "--set loss=diec", "did you mean dice"),
+    (DET + "--set score=2", "'score' is 2.0: choose from 0 to 1"),
+    (DET + "--devices 9999", "--devices 9999: this machine has no GPU, and"),
     ("finetune --settings --task clasification", "did you mean classification?"),
     ("finetune --out {run} --resume", "no ssl finetune began this run; to make a head on it, give it as --from"),
     ("finetune --out {head_detection}", "has begun already; go on with it by --resume"),
-    ("finetune --out {head_detection} --resume --seed 5", "seed was 0 when the run began, not 5"),
+    ("finetune --out {head_detection} --resume --seed 5", "seed was 0 when the run began, and is 5 now"),
     ("predict {nowhere} {plain} --out {out}", "no such head; give the folder of a finished ssl finetune"),
     ("predict {run} {plain} --out {out}", "is a run without a head; make one with: ssl finetune"),
     ("predict {damaged} {plain} --out {out}", "is damaged, or holds no head"),

@@ -98,7 +98,7 @@ def test_a_step_gives_every_parameter_that_counts_a_gradient(model: str, family:
 def test_predictions_have_the_size_of_the_picture(model: str, family: str) -> None:
     head, recipe = head_of(model, family)
     head.eval()
-    sizes = [(32, 32), (37, 61), (50, 33), (32, 32), (20, 90)]
+    sizes = [(32, 32), (37, 61), (50, 33), (32, 32), (20, 90), (2, 150), (90, 1)]
     pictures = [torch.randint(0, 256, (3, *size), dtype=torch.uint8) for size in sizes]
     said: list[Prediction] = head.predict(pictures)  # type: ignore[operator]
     assert len(said) == len(sizes)
@@ -122,7 +122,7 @@ def test_predictions_have_the_size_of_the_picture(model: str, family: str) -> No
 def test_pictures_are_seen_one_by_one_as_together(model: str) -> None:
     head, _ = head_of(model)
     head.eval()
-    pictures = [torch.randint(0, 256, (3, *size), dtype=torch.uint8) for size in ((40, 52), (40, 52))]
+    pictures = [torch.randint(0, 256, (3, *size), dtype=torch.uint8) for size in ((40, 52), (33, 90), (40, 52))]
     together, alone = head.predict(pictures), [head.predict([p])[0] for p in pictures]  # type: ignore[operator]
     for a, b in zip(together, alone):
         if a.scores is not None:

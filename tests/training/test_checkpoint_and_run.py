@@ -157,7 +157,7 @@ def test_opening(tmp_path: Path) -> None:
 def test_a_run_goes_on_as_it_began(tmp_path: Path) -> None:
     run = Run.create(tmp_path / "r", {"epochs": 3, "workers": 1}, ABOUT)
     run.resumable({"epochs": 3, "workers": 2}, ABOUT)
-    with pytest.raises(SeeallError, match="epochs was 3 when the run began, not 4"):
+    with pytest.raises(SeeallError, match="epochs was 3 when the run began, and is 4 now"):
         run.resumable({"epochs": 4, "workers": 1}, ABOUT)
     with pytest.raises(SeeallError, match="are not those the run began with"):
         run.resumable({"epochs": 3, "workers": 1}, {**ABOUT, "fingerprint": "other"})

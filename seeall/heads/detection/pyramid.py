@@ -14,6 +14,15 @@ from seeall.heads.maps import Maps
 from seeall.types import SeeallError
 
 
+def check(score: float, nms: float, most: int) -> None:
+    """Raises SeeallError for settings of what is found that are out of bounds."""
+    for name, value in (("score", score), ("nms", nms)):
+        if not 0 <= value <= 1:
+            raise SeeallError(f"setting {name!r} is {value}: choose from 0 to 1")
+    if most < 1:
+        raise SeeallError(f"setting 'most' is {most}: choose at least 1 thing in a picture")
+
+
 @final
 class Pyramid(nn.Module):
     """x (B, 3, H, W) normalised → levels (B, out_channels, ⌈H/s⌉, ⌈W/s⌉), finest first, by name "0", "1", …

@@ -19,8 +19,8 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 from seeall.backbones.contract import Backbone
 from seeall.heads.about import About
 from seeall.heads.detection.anchors import fit, generator, usual
-from seeall.heads.detection.pyramid import Pyramid
-from seeall.heads.detection.retinanet import LONGEST
+from seeall.heads.detection.pyramid import Pyramid, check
+from seeall.heads.prediction import LONGEST
 
 _EACH, _WINDOW = 3, 7
 
@@ -84,6 +84,7 @@ def _parts(
     backbone: Backbone, classes: int, about: About, *, anchors: str, width: int, hidden: int, finest: int,
     proposals: int, sampled: int, score: float, nms: float, most: int,
 ) -> dict[str, Any]:  # fmt: skip
+    check(score, nms, most)
     pyramid = Pyramid(backbone, width, finest, LastLevelMaxPool(), 1)
     if about.anchors is None and anchors == "fit" and about.boxes is not None:
         about.anchors = fit(about.boxes, len(pyramid.strides), _EACH)

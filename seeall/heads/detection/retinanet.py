@@ -19,12 +19,11 @@ from seeall.backbones.contract import Backbone
 from seeall.heads.about import About
 from seeall.heads.detection.anchors import fit, generator, usual
 from seeall.heads.detection.negatives import COSTS, Negatives, Scoring
-from seeall.heads.detection.pyramid import Pyramid
+from seeall.heads.detection.pyramid import Pyramid, check
+from seeall.heads.prediction import LONGEST
 from seeall.types import SeeallError
 
 _MORE, _EACH, _MISTAKEN = 2, 9, 0.5
-LONGEST = 8
-"""A picture's longer side may be so many times the shorter one; above, it is scaled down further."""
 
 
 @final
@@ -69,6 +68,7 @@ def retinanet(
 
     Raises: SeeallError for settings out of bounds, or too few boxes to fit anchors to.
     """
+    check(score, nms, most)
     if ratio <= 0 or gamma < 0 or not 0 < alpha < 1:
         raise SeeallError(
             f"setting 'ratio' is {ratio}, 'gamma' {gamma}, 'alpha' {alpha}: choose above 0, 0 or more, 0 to 1"

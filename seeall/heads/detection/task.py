@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from seeall.data.annotations.examples import Examples
 from seeall.data.annotations.truth import MISTAKEN, Truth
 from seeall.heads.feed import HeadBatch
-from seeall.heads.prediction import Prediction, evaluate
+from seeall.heads.prediction import Prediction, by_shape, evaluate, filled
 from seeall.metrics.detection import Found, detection
 
 _SURE = 0.5
@@ -62,17 +62,24 @@ class Detection(nn.Module):
     @torch.no_grad()
     def predict(self, pictures: Sequence[Tensor]) -> list[Prediction]:
         """Things, the surest first, at the pictures' own sizes."""
-        device = next(self.parameters()).device
-        told: list[dict[str, Any]] = self.network([picture.to(device).float() / 255 for picture in pictures])
-        return [Prediction(found=self._found(one)) for one in told]
+        device, found = next(self.parameters()).device, dict[int, Prediction]()
+        for rows in by_shape(
+            pictures
+        ):  # beside larger ones, a picture would be filled up, and be another to the network
+            told: list[dict[str, Any]] = self.network([filled(pictures[i]).to(device).float() / 255 for i in rows])
+            for i, one in zip(rows, told):
+                found[i] = Prediction(found=self._found(one, pictures[i].shape[1], pictures[i].shape[2]))
+        return [found[i] for i in range(len(pictures))]
 
-    def _found(self, told: dict[str, Tensor]) -> Found:
+    def _found(self, told: dict[str, Tensor], height: int, width: int) -> Found:
         one = {name: value.cpu() for name, value in told.items()}
+        boxes = one["boxes"].float().numpy().clip(0, np.array([width, height, width, height], np.float32))
+        there = (boxes[:, 2:] > boxes[:, :2]).all(1)
         return Found(
-            boxes=one["boxes"].float().numpy(),
-            scores=one["scores"].float().numpy(),
-            classes=(one["labels"] - self.first).numpy(),
-            masks=(one["masks"][:, 0] >= _SURE).numpy() if self.masks else None,
+            boxes=boxes[there],
+            scores=one["scores"].float().numpy()[there],
+            classes=(one["labels"] - self.first).numpy()[there],
+            masks=(one["masks"][:, 0, :height, :width] >= _SURE).numpy()[there] if self.masks else None,
         )
 
     def judge(self, predictions: Sequence[Prediction], truths: Sequence[Truth]) -> dict[str, float]:

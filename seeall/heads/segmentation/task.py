@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from seeall.data.annotations.examples import Examples, fitted
 from seeall.data.annotations.truth import IGNORE, Truth
 from seeall.heads.feed import HeadBatch
-from seeall.heads.prediction import Prediction, by_shape, evaluate
+from seeall.heads.prediction import Prediction, by_shape, evaluate, filled
 from seeall.heads.segmentation.losses import SegmentationLoss
 from seeall.metrics.segmentation import confusion, segmentation
 from seeall.training.embed import Normalise
@@ -59,14 +59,15 @@ class Segmentation(nn.Module):
         """A class for each pixel."""
         found: dict[int, Prediction] = {}
         for rows in by_shape(pictures):
-            x = torch.stack([pictures[i] for i in rows]).to(self.normalise.mean.device)
-            shape = x.shape[2:]
+            x = filled(torch.stack([pictures[i] for i in rows]).to(self.normalise.mean.device))
+            shape, (height, width) = x.shape[2:], pictures[rows[0]].shape[1:]
             if (small := fitted(shape[0], shape[1], self.size)) != shape:
                 x = F.interpolate(x, small, mode="bilinear", antialias=True)
             logits = self.network(self.normalise(x)).float()
             if logits.shape[2:] != shape:
                 logits = F.interpolate(logits, shape, mode="bilinear", align_corners=False)
-            for i, classes in zip(rows, logits.argmax(1).to(torch.uint8).cpu().numpy()):
+            said = logits[..., :height, :width].argmax(1).to(torch.uint8).cpu().numpy()
+            for i, classes in zip(rows, said):
                 found[i] = Prediction(semantic=classes)
         return [found[i] for i in range(len(pictures))]
 

@@ -38,9 +38,10 @@ def parameter_groups(module: nn.Module, lr: float, weight_decay: float) -> Group
     groups: Groups = []
     for factor in sorted({1.0, *(factor for factor, _ in trained)}, reverse=True):
         here = [p for own_factor, p in trained if own_factor == factor]
+        rate = {} if factor == 1.0 else {"lr": lr * factor}
         groups += [
-            {"params": [p for p in here if p.ndim > 1], "weight_decay": weight_decay, "lr": lr * factor},
-            {"params": [p for p in here if p.ndim <= 1], "weight_decay": 0.0, "lr": lr * factor},
+            {"params": [p for p in here if p.ndim > 1], "weight_decay": weight_decay, **rate},
+            {"params": [p for p in here if p.ndim <= 1], "weight_decay": 0.0, **rate},
         ]
     return [*groups, *own]
 

@@ -274,6 +274,7 @@ def test_a_second_ctrl_c_does_not_wait_for_the_step(tmp_path: Path) -> None:
 
     def twice() -> None:
         usual = signal.getsignal(signal.SIGINT)
+        time.sleep(1)  # by then the loop has taken all other batches
         os.kill(os.getpid(), signal.SIGINT)
         while signal.getsignal(signal.SIGINT) == usual:  # until it was heard
             time.sleep(0.01)

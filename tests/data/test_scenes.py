@@ -138,11 +138,36 @@ def test_things_that_hardly_show_are_left_out_but_never_the_chief_one() -> None:
     assert left_out > 0
 
 
-@pytest.mark.parametrize("text", ["scenes:n=300,size=8,poles=1", "scenes:n=200,size=16,things=10,poles=1"])
+@pytest.mark.parametrize("text", [
+    "scenes:n=300,size=8,poles=1", "scenes:n=200,size=16,things=10,poles=1",
+    "scenes:n=200,size=32,things=10,poles=1,small=1",
+])  # fmt: skip
 def test_the_chief_thing_shows_even_in_the_smallest_pictures(text: str) -> None:
     scenes = parse(text)
     for i in range(len(scenes)):
         assert scenes.truth(i).identities[0] == scenes.identity(i)
+
+
+def test_a_vivid_backdrop_changes_nothing_but_itself() -> None:
+    usual, vivid = parse("scenes:n=20,light=0,noise=0"), parse("scenes:n=20,light=0,noise=0,backdrop=1")
+    spread = []
+    for i in range(20):
+        before, after = usual.truth(i), vivid.truth(i)
+        np.testing.assert_array_equal(before.masks, after.masks)
+        away = before.semantic == 0
+        spread.append([truth.image[away].astype(float).std(0).mean() for truth in (before, after)])
+    assert np.mean(spread, 0)[1] > 1.3 * np.mean(spread, 0)[0]
+
+
+def test_small_things_are_the_same_things_less_large() -> None:
+    usual, small = parse("scenes:n=60,poles=0"), parse("scenes:n=60,poles=0,small=1")
+    shares = [small.truth(i).masks[0].sum() / usual.truth(i).masks[0].sum() for i in range(60)]
+    assert max(shares) <= 1.05 and 0.1 < min(shares) < 0.3 and 0.4 < np.mean(shares) < 0.65
+    assert [small.scene(i).things[0].identity.shape for i in range(60)] == [
+        usual.scene(i).things[0].identity.shape for i in range(60)
+    ]
+    with pytest.raises(SeeallError, match="small=1.* needs size=32"):
+        parse("scenes:small=1,size=16")
 
 
 def test_every_class_and_every_identity_appears_equally_often() -> None:

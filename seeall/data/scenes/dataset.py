@@ -38,6 +38,8 @@ _MOST_THINGS = 10
 _CROWD = 16
 """Least size for more than one thing and for clips, px; twice this for both. Below it the chief thing could be hidden
 to the last pixel."""
+RANGES = ("light", "noise", "poles", "small", "backdrop")
+"""Settings that say how much pictures differ, 0 (not at all) to 1: what domain randomisation is made of."""
 _SMALLEST = 0.003
 """A thing that shows on less than this share of the picture is left out of the truth, unless it is the chief
 one."""
@@ -94,6 +96,10 @@ class Scenes:
     """How strong the noise of camera and microphone may be, 0 to 1."""
     poles: float = 0.2
     """Share of pictures or clips with a nameless pole in front of the chief thing, 0 to 1."""
+    small: float = 0.0
+    """How much smaller than usual things may be, 0 to 1: at 1, less than half as large."""
+    backdrop: float = 0.0
+    """How strong the colours of backgrounds may be, 0 to 1: at 1, as strong as those of things."""
     labels: Literal["class", "identity", "action"] = "class"
     """What `label` names: the shape of the chief thing, which object it is, or what it does in its clip."""
 
@@ -101,7 +107,7 @@ class Scenes:
         for name, low, high in (
             ("n", 1, _LARGEST), ("size", 8, 4096), ("seed", 0, _LARGEST), ("classes", 1, len(NAMES)),
             ("identities", 1, _LARGEST), ("first_identity", 0, _LARGEST), ("first", 0, _LARGEST),
-            ("frames", 1, _LONGEST), ("fps", 0.01, 1000), ("light", 0, 1), ("noise", 0, 1), ("poles", 0, 1),
+            ("frames", 1, _LONGEST), ("fps", 0.01, 1000), *((name, 0, 1) for name in RANGES),
         ):  # fmt: skip
             value = getattr(self, name)
             if not low <= value <= high:
@@ -112,6 +118,8 @@ class Scenes:
             raise SeeallError(f"scenes: things={self.things}{where} need size={least} or more, not {self.size}")
         if self.frames > 1 and self.size < _CROWD:
             raise SeeallError(f"scenes: clips need size={_CROWD} or more, not {self.size}")
+        if self.small and self.size < 2 * _CROWD:
+            raise SeeallError(f"scenes: small={self.small} needs size={2 * _CROWD} or more, not {self.size}")
         if self.labels == "action" and self.frames == 1:
             raise SeeallError("scenes: labels=action need clips; write frames=16 or so")
 
@@ -122,7 +130,7 @@ class Scenes:
             raise SeeallError(
                 f"scenes: things={self.things} is neither a number (1 to {_MOST_THINGS}) nor a range (1-3)"
             )
-        return world.Odds(things=(low, high), light=self.light, noise=self.noise, poles=self.poles)
+        return world.Odds(things=(low, high), **{name: getattr(self, name) for name in RANGES})
 
     def __len__(self) -> int:
         return self.n * self.frames

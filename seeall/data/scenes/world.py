@@ -19,12 +19,14 @@ import numpy as np
 from seeall.data.scenes.shapes import Array
 from seeall.data.scenes.textures import Texture, draw_texture, oklch
 
-LOOKS, PICTURE, ACTION, MOTION, VOICE, TAKE, HISS = range(1, 8)
+LOOKS, PICTURE, ACTION, MOTION, VOICE, TAKE, HISS, ODDITY = range(1, 9)
 """What random numbers are for: the second part of every key."""
 _TRIES = 8
 """Places tried for a thing before it goes behind the chief one."""
 _TURN = math.pi / 6
 """Things are turned by at most this to either side."""
+_SHRUNK = 0.6
+"""Small things are smaller than usual by at most this share."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +146,8 @@ class Odds:
     light: float = 0.5
     noise: float = 0.3
     poles: float = 0.2
+    small: float = 0.0
+    backdrop: float = 0.0
 
 
 def generator(*key: int) -> np.random.Generator:
@@ -167,12 +171,13 @@ def identity(seed: int, number: int, classes: int) -> Identity:
     )
 
 
-def _background(rng: np.random.Generator) -> Background:
-    texture = draw_texture(rng, frequency=(0.8, 4.0), contrast=0.07, chroma=0.08 * float(rng.random()))
+def _background(rng: np.random.Generator, vivid: float) -> Background:
+    contrast, chroma = 0.07 + 0.21 * vivid, 0.08 + 0.11 * vivid
+    texture = draw_texture(rng, frequency=(0.8, 4.0), contrast=contrast, chroma=chroma * float(rng.random()))
     clouds, split, height, slope = (float(r) for r in rng.random(4))
     ground = None
     if split < 0.4:
-        ground = draw_texture(rng, frequency=(1.0, 4.0), contrast=0.07, chroma=0.08 * float(rng.random()))
+        ground = draw_texture(rng, frequency=(1.0, 4.0), contrast=contrast, chroma=chroma * float(rng.random()))
     return Background(texture, 0.1 + 0.3 * clouds, ground, (0.45 + 0.35 * height, 0.4 * (slope - 0.5)))
 
 
@@ -197,14 +202,14 @@ def _pose(rng: np.random.Generator, shrink: float) -> Pose:
     return Pose(0.5 + room * (2 * x - 1), 0.5 + room * (2 * y - 1), scale, _TURN * (2 * angle - 1))
 
 
-def _pole(rng: np.random.Generator, main: Pose) -> Pole:
+def _pole(rng: np.random.Generator, main: Pose, shrunk: float) -> Pole:
     """A pole that takes something off the chief thing, but not its middle."""
     side, away, angle, width, lightness, hue = (float(r) for r in rng.random(6))
     angle = math.pi * angle
     offset = main.scale * (0.35 + 0.5 * away) * (1 if side < 0.5 else -1)
     colour = np.array(oklch(0.25 + 0.5 * lightness, 0.04, hue), np.float32)
     x, y = main.x - offset * math.sin(angle), main.y + offset * math.cos(angle)
-    return Pole(x, y, angle, 0.03 + 0.04 * width, colour)
+    return Pole(x, y, angle, (0.03 + 0.04 * width) * shrunk, colour)
 
 
 def _beside(pose: Pose, main: Pose) -> bool:
@@ -215,21 +220,23 @@ def _beside(pose: Pose, main: Pose) -> bool:
 def scene(seed: int, chief: Identity, number: int, others: range, odds: Odds, classes: int) -> Scene:
     """Picture `number` of `chief`, with further things from the identities `others` other than itself."""
     rng = generator(seed, PICTURE, chief.number, number)
-    background, light = _background(rng), _light(rng, odds)
+    odd = generator(seed, ODDITY, chief.number, number)  # its own, so that the rest stays what it is without it
+    background, light = _background(rng, odds.backdrop * float(odd.random())), _light(rng, odds)
     low, high = odds.things
     count = int(rng.integers(low, high + 1))
-    shrink = count**-0.4
-    main = _pose(rng, shrink)
-    poles = (_pole(rng, main),) if float(rng.random()) < odds.poles else ()
+    shrunk = [1 - _SHRUNK * odds.small * float(r) for r in odd.random(count)]
+    crowded = count**-0.4
+    main = _pose(rng, crowded * shrunk[0])
+    poles = (_pole(rng, main, shrunk[0]),) if float(rng.random()) < odds.poles else ()
     behind: list[Thing] = []
     before: list[Thing] = []
-    for _ in range(count - 1):
+    for k in range(1, count):
         pick = int(rng.integers(max(len(others) - 1, 1)))
         other = others[pick]
         if other == chief.number:
             other = others[-1]
         in_front = float(rng.random()) < 0.5
-        places = [_pose(rng, shrink) for _ in range(_TRIES)]
+        places = [_pose(rng, crowded * shrunk[k]) for _ in range(_TRIES)]
         free = [place for place in places if _beside(place, main)]
         thing = Thing(identity(seed, other, classes), (free or places)[0])
         (before if in_front and free else behind).append(thing)

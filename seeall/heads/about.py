@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -15,8 +16,9 @@ class About:
 
     image_size: int
     """Shorter side of pictures, px, as the network sees them."""
-    boxes: Tensor | None = None
-    """(n, 4) xyxy, px at that size, of all things to learn from; None where a finished head is built again."""
+    boxes: Callable[[], Tensor] | None = None
+    """Gives (n, 4) xyxy, px at that size, of all things to learn from, for which they are read; None where a finished
+    head is built again."""
     anchors: Shapes | None = None
     """What a detector took; filled in by it."""
     every: int | None = None

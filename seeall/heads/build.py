@@ -86,6 +86,9 @@ def assemble(recipe: Recipe, backbone: Backbone, about: About) -> nn.Module:
     given: dict[str, Any] = {"backbone": backbone, "classes": len(recipe.classes), "about": about}
     asked = catalog.positional(roles["model"])
     own = {role: recipe.settings.get(role, {}) for role in ("model", "loss", "task")}
+    for name, value in own["model"].items():
+        if type(value) is int and value < 1:
+            raise SeeallError(f"setting {name!r} is {value}: choose 1 or more")
     network = roles["model"](**{name: given[name] for name in asked if name in given}, **own["model"])
     normalise = Normalise(backbone.preprocessing["mean"], backbone.preprocessing["std"])
     if recipe.task == "segmentation":

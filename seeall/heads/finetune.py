@@ -22,6 +22,7 @@ from seeall.data.annotations.examples import Examples, load
 from seeall.data.annotations.layouts import find_annotated
 from seeall.data.annotations.truth import Annotated
 from seeall.data.sampler import Sampler
+from seeall.data.scenes import Scenes, parse
 from seeall.heads import build
 from seeall.heads.about import About
 from seeall.heads.augment import Augment
@@ -29,9 +30,11 @@ from seeall.heads.detection.bootstrap import Bootstrap
 from seeall.heads.detection.task import Detection
 from seeall.heads.examine import of, sheet
 from seeall.heads.feed import Feed
+from seeall.heads.randomise import Randomise, randomise
 from seeall.heads.segmentation.task import Segmentation
 from seeall.heads.split import divided, few, limited
 from seeall.heads.transfer import freeze, rates, transfer
+from seeall.heads.trial import Trial
 from seeall.training.engine import check, launch
 from seeall.training.journal import Journal
 from seeall.training.loop import Stopped, fit
@@ -109,14 +112,23 @@ def finetune(
     engine = launch(devices=devices, precision=resolved.get("precision") or precision)
     network, name, chosen = plan.backbone(seed)
     size = resolved.get("image_size") or image_size or choose_size(learnt)
-    examples, judged = (load(part, size, workers=workers, allow_skipped=allow_skipped) for part in (learnt, held))
-    tell_repairs(annotated)
+    _check_batch(batch_size, len(learnt), engine.world)
+
+    @functools.cache  # what is wrong with the settings of a head is said before, where it can be
+    def parts_read() -> tuple[Examples, Examples]:
+        tell_repairs(annotated)
+        some, others = (load(part, size, workers=workers, allow_skipped=allow_skipped) for part in (learnt, held))
+        return some, others
+
     recipe = build.Recipe(task, plan.model, tuple(annotated.classes), size, name, chosen, plan.settings)
-    told = About(size, boxes_of(examples) if task in ("detection", "instance") else None)
+    told = About(size, lambda: boxes_of(parts_read()[0]))
     torch.manual_seed(keyed.seed(seed, 0x1418))
     head = build.assemble(recipe, network, told)
     recipe = replace(recipe, anchors=told.anchors)
     plan.hold(head, network)
+    if told.every is not None and plan.world is not None:
+        raise SeeallError("negatives=bootstrap and widen=on both change what is learnt from: choose one")
+    examples, judged = parts_read()
     if isinstance(head, Segmentation):
         counts = pixels_of(examples, len(annotated.classes))
         if not counts.any():
@@ -124,7 +136,9 @@ def finetune(
                 f"{data}: no pixel of the pictures to learn from has a class, so there is nothing to learn"
             )
         head.loss.set_counts(counts)
-    batch = _batch(resolved.get("batch_size") or batch_size, len(examples), engine.world, task)
+    usual = _BATCH_WHOLE if task == "classification" else _BATCH
+    batch = resolved.get("batch_size") or batch_size or min(usual, len(examples)) // engine.world * engine.world
+    _check_batch(batch, len(examples), engine.world)
     if run is None:
         run = Run.create(out, settings, about, overwrite=overwrite) if engine.rank == 0 else Run(out, {}, writes=False)
     run.writes = engine.rank == 0
@@ -134,9 +148,8 @@ def finetune(
     )
     if run.writes:
         head.held = judged  # type: ignore[assignment]
-    sampler, tried = Sampler(len(examples), batch, seed, engine.rank, engine.world), None
-    if told.every is not None and isinstance(head, Detection):
-        tried = Bootstrap(head, examples, told.every * sampler.steps_per_epoch, run.last.parent)
+    sampler = Sampler(len(examples), batch, seed, engine.rank, engine.world)
+    tried = plan.trial(head, told, examples, sampler.steps_per_epoch, run.last.parent)
     feed = Feed(examples, plan.augment, sampler, seed, tried)
     epoch_steps = max(1, sampler.steps_per_epoch // plan.loop["accumulate"])
     total = steps or epochs * epoch_steps
@@ -182,13 +195,17 @@ class Plan:
     """What a run is made of; whatever is wrong with its settings is found here, before a picture is read.
 
     find: data → pictures and their truth · settings: of the model and its loss, by role
+    world: what is varied while the head copes, or None; `randomise`: how
     """
 
+    task: str
     model: str
     find: Callable[[str], Annotated]
     backbone: Callable[[int], tuple[Backbone, str, dict[str, Any]]]
     settings: dict[str, dict[str, Any]]
     augment: Augment
+    world: Scenes | None
+    randomise: dict[str, Any]
     hold: Callable[[nn.Module, Backbone], None]
     optimiser: Callable[[nn.Module], torch.optim.Optimizer]
     loop: dict[str, Any]
@@ -201,19 +218,31 @@ class Plan:
         roles = parts(settings["task"], model, name, settings["optimiser"])
         chosen = catalog.resolve(roles, settings["set"])
         chosen["optimiser"].setdefault("lr", settings["lr"] if settings["lr"] is not None else 5e-4)
-        how = transfer(**chosen["transfer"])
+        how, how_varied = transfer(**chosen["transfer"]), randomise(**chosen["randomise"])
         plan = cls(
+            settings["task"],
             model,
             functools.partial(find_annotated, task=settings["task"], **chosen["annotations"]),
             functools.partial(_backbone, settings["start"], name, {**own, **chosen["backbone"]}),
             {role: chosen[role] for role in ("model", "loss", "task") if role in chosen},
             Augment(**chosen["augment"]),
+            _world(settings["data"]) if how_varied["widen"] else None,
+            how_varied,
             functools.partial(_hold, settings["freeze"], how),
             functools.partial(roles["optimiser"], **chosen["optimiser"]),
             training(**chosen["training"]),
         )
         plan.optimiser(nn.Linear(1, 1))
         return plan
+
+    def trial(self, head: Any, about: About, examples: Examples, epoch: int, folder: Path) -> Trial | None:
+        """What is to be tried while the head learns. epoch: micro-batches · folder: where what it gives is kept."""
+        if about.every is not None and isinstance(head, Detection):
+            return Bootstrap(head, examples, about.every * epoch, folder)
+        if self.world is None:
+            return None
+        every, by, at = (self.randomise[f"widen_{name}"] for name in ("every", "by", "at"))
+        return Randomise(head, self.world, self.task, examples, every * epoch, by, at, folder)
 
 
 def parts(task: str, model: str, backbone: str, optimiser: str) -> dict[str, Any]:
@@ -223,6 +252,7 @@ def parts(task: str, model: str, backbone: str, optimiser: str) -> dict[str, Any
         "augment": Augment,
         "transfer": transfer,
         "annotations": find_annotated,
+        "randomise": randomise,
         "backbone": backbones.factory(backbone),
         "optimiser": catalog.find(catalog.OPTIMISERS, optimiser, "optimiser"),
         "training": training,
@@ -244,6 +274,13 @@ def _origin(start: str, asked: str | None) -> tuple[str, dict[str, Any]]:
     if asked not in (None, header["backbone"]):
         raise SeeallError(f"--from {start} holds a {header['backbone']}, not a {asked}: leave --backbone out")
     return header["backbone"], header["settings"]
+
+
+def _world(data: str) -> Scenes:
+    """The synthetic world that is to be varied. Raises SeeallError where `data` are of another one."""
+    if data != "scenes" and not data.startswith("scenes:"):
+        raise SeeallError(f"setting 'widen' is for the synthetic world; {data} cannot be made to vary")
+    return parse(data)
 
 
 def _backbone(start: str, name: str, settings: dict[str, Any], seed: int) -> tuple[Backbone, str, dict[str, Any]]:
@@ -297,14 +334,14 @@ def tell_repairs(annotated: Annotated, named: int = 3) -> None:
         log.warning("mended in the annotations: %s%s", first, more)
 
 
-def _batch(asked: int | None, n: int, world: int, task: str) -> int:
-    usual = _BATCH_WHOLE if task == "classification" else _BATCH
-    batch = asked or max(world, min(usual, n) // world * world)
-    if not 1 <= batch <= n:
+def _check_batch(batch: int | None, n: int, world: int) -> None:
+    """Raises SeeallError for a batch that the pictures do not fill, or the processes cannot share."""
+    if n < world:
+        raise SeeallError(f"{n} pictures to learn from are too few for {world} processes")
+    if batch is not None and not 1 <= batch <= n:
         raise SeeallError(f"--batch-size {batch} does not fit the {n} pictures to learn from; choose 1 to {n}")
-    if batch % world:
+    if batch is not None and batch % world:
         raise SeeallError(f"--batch-size {batch} cannot be shared by {world} processes; choose a multiple of {world}")
-    return batch
 
 
 def _keep(run: Run, head: nn.Module, backbone: Backbone, recipe: build.Recipe) -> None:

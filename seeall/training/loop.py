@@ -13,7 +13,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -179,6 +179,14 @@ class _Training:
                 self.save(step, best=True)
         return found
 
+    def recall(self) -> None:
+        """The weights of `checkpoints/best`, and how good they were found."""
+        state = checkpoint.load(self.run.best)
+        self.task.load_state_dict(state["model"])
+        if self.average:
+            self.average.load({name: value.to(self.engine.device) for name, value in state["average"].items()})
+        self.results |= state["results"]
+
     def set_rate(self, factor: float) -> float:
         """Scale every learning rate; returns that of the first group."""
         for group, rate in zip(self.optimiser.param_groups, self.rates):
@@ -202,6 +210,7 @@ def fit(
     accumulate: int = 1,
     clip: float | None = None,
     ema: float | None = None,
+    keep: Literal["last", "best"] = "last",
     compile: bool = False,
     resume: bool = False,
     evaluate_every: int = 0,
@@ -223,6 +232,7 @@ def fit(
     background: fetch ahead in a thread, for data that has to be read
     warmup: share of the steps over which the learning rate rises · clip: largest norm of the gradient
     ema: decay of the average of the weights, which is what is evaluated and left at the end
+    keep: which weights are left in `task`: those of the last step, or of the one where `best` was highest
     evaluate_every: steps between evaluations, 0 for none · best: the metric whose highest value is kept
     checkpoint_seconds: at most so long between checkpoints
     pause: called, before it is fetched, with the first micro-batch and every `pause_every`-th one; nothing is fetched
@@ -231,7 +241,7 @@ def fit(
         pictures worth keeping
     notice: mean scalars of an epoch → what is worth a warning, or None
 
-    Returns: mean scalars of the last epoch and the last evaluation.
+    Returns: mean scalars of the last epoch, and the evaluation of the weights that are left.
     Raises: SeeallError where the loss is no longer finite, or a checkpoint does not fit `task`;
         Stopped after SIGINT or SIGTERM, once everything is saved.
     """
@@ -294,6 +304,8 @@ def fit(
                 raise Stopped(done, signals.number or signal.SIGTERM)
         if watch.bad is not None:
             raise SeeallError(_not_finite(watch.bad, epoch_steps, lr, run))
+        if keep == "best" and run.writes and run.best.exists():
+            training.recall()
         if training.average:
             training.average.swap(task)
         if run.writes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from seeall.training.engine import rank
 from seeall.training.run import Run
@@ -17,6 +17,7 @@ def training(
     accumulate: int = 1,
     clip: float | None = None,
     ema: float | None = None,
+    keep: Literal["last", "best"] = "last",
     checkpoint_seconds: float = 60.0,
 ) -> dict[str, Any]:
     """Settings of the loop itself; see `training.loop.fit`."""

@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from seeall import cli
+from seeall.heads import finetune
 from seeall.training.run import Run
 
 Ssl = Callable[..., tuple[int, str, str]]
@@ -228,6 +229,11 @@ BAD = [
     (CLS + "--set flp=1", "unknown setting 'flp': did you mean flip?"),
     (CLS + "--set backbone_rate=0", "'backbone_rate' is 0.0: choose a factor above 0"),
     (CLS + "--set crop_min=2", "choose shares of the picture's sides"),
+    (CLS + "--set widen=on", "setting 'widen' is for the synthetic world; {labelled} cannot be made to vary"),
+    (CLS + "--set widen_at=2", "'widen_at' is 2.0: choose above 0, 1 at most"),
+    (CLS + "--set widen_every=0", "'widen_every' is 0: choose 1 epoch or more"),
+    (DET.replace("{things}", WORLD) + "--set widen=on --set negatives=bootstrap", "choose one"),
+    (CLS + "--set keep=first", "'first'"),
     (CLS + "--resume", "no such run folder"),
     (CLS + "--config {nowhere}", "cannot be read: No such file"),
     (CLS.replace("{out}", "{labelled}/run"), "lies inside the data folder"),
@@ -297,6 +303,24 @@ def test_a_mistake_is_one_line_and_writes_nothing(
     assert not re.search(r"[{}]|\bNone\b", last), last
     assert not list(tmp_path.iterdir())
     assert {p: p.stat().st_mtime_ns for place in places.values() for p in place.rglob("*")} == before
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        DET + "--set score=2", DET + "--set width=0", DET + "--freeze 99", DET + "--batch-size 99",
+        SEG + "--set switch=5", SEG + "--freeze some",
+    ],
+)  # fmt: skip
+def test_wrong_settings_are_told_before_pictures_are_read(
+    line: str, places: dict[str, Path], ssl: Ssl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def read(*_: object, **__: object) -> None:
+        raise AssertionError("pictures were read first")
+
+    monkeypatch.setattr(finetune, "load", read)
+    code, _, err = ssl(*line.format(**places, out=tmp_path / "out").split())
+    assert code == 2 and "error: " in err
 
 
 def test_one_picture_at_a_time_may_be_too_few(places: dict[str, Path], ssl: Ssl, tmp_path: Path) -> None:

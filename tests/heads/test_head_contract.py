@@ -154,7 +154,7 @@ def test_fitted_anchors_are_kept(tmp_path: Path) -> None:
     recipe = build.Recipe(
         "detection", "faster-rcnn", tuple(some.annotated.classes), SIZE, "shufflenet_v2_x0_5", {}, settings
     )
-    about = About(SIZE, boxes)
+    about = About(SIZE, lambda: boxes)
     build.assemble(recipe, backbone, about)
     assert about.anchors is not None and [len(level) for level in about.anchors] == [3, 3]
     recipe = build.Recipe(**{**recipe.__dict__, "anchors": about.anchors})
@@ -196,6 +196,7 @@ def at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     + [
         ("retinanet", {"set": ("negatives=bootstrap", "every=1", "model.score=0.001"), "epochs": 3}),
         ("unet", {"set": ("loss=cross-entropy", "then=lovasz", "switch=1", "balance=median", "ema=0.9")}),
+        ("unet", {"set": ("widen=on", "widen_at=0.01", "widen_by=0.5", "keep=best")}),
         ("linear", {"freeze": "backbone"}),
         ("fpn", {"freeze": "2", "set": ("stage_decay=0.5", "norm=frozen")}),
     ],

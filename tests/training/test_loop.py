@@ -239,6 +239,17 @@ def test_what_is_left_after_a_signal_is_the_average(tmp_path: Path) -> None:
         assert torch.equal(value, state["average"][name]) and not torch.equal(value, state["model"][name])
 
 
+@pytest.mark.parametrize("ema", [None, 0.9])
+def test_the_best_weights_can_be_kept(tmp_path: Path, ema: float | None) -> None:
+    """A rate so high that the bias goes past its end and comes back."""
+    options = {"evaluate_every": 1, "best": "bias", "ema": ema, "optimiser": lambda m: sgd(m, lr=0.5)}
+    last, _, results = train(tmp_path / "last", **options)
+    kept, _, told = train(tmp_path / "best", keep="best", **options)
+    assert float(last.layer.bias.detach()) == pytest.approx(results["bias"]) and results["bias"] < results["best bias"]
+    assert float(kept.layer.bias.detach()) == pytest.approx(told["bias"]) and told["bias"] == told["best bias"]
+    assert told["best bias"] == results["best bias"]
+
+
 def test_best_where_files_have_one_name_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise PermissionError(1, "Operation not permitted")

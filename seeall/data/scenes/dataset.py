@@ -19,6 +19,7 @@ For a test on new pictures of known identities, continue with `first`; for one o
 
 from __future__ import annotations
 
+import dataclasses
 import re
 from dataclasses import dataclass
 from typing import Literal
@@ -134,6 +135,10 @@ class Scenes:
 
     def __len__(self) -> int:
         return self.n * self.frames
+
+    def text(self) -> str:
+        """What `parse` makes this set of."""
+        return "scenes:" + ",".join(f"{field.name}={getattr(self, field.name)}" for field in dataclasses.fields(self))
 
     def _number(self, i: int) -> int:
         """Number of the picture or clip that picture i is (of)."""

@@ -53,7 +53,7 @@ def fit(boxes: Tensor, levels: int, each: int, seed: int = 0) -> Shapes:
 
     Raises: SeeallError where there are fewer different boxes than anchors.
     """
-    sizes = (boxes[:, 2:] - boxes[:, :2]).double().clamp(min=1.0)
+    sizes = (boxes[:, 2:] - boxes[:, :2]).double().round(decimals=2).clamp(min=1.0)
     distinct, k = sizes.unique(dim=0), levels * each  # type: ignore[no-untyped-call]
     if len(distinct) < k:
         raise SeeallError(

@@ -8,50 +8,37 @@ of whose background was never drawn as a negative.
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torchvision.ops import box_iou
 
-from seeall import durable
 from seeall.console import log
 from seeall.data.annotations.examples import Example, Examples
 from seeall.data.annotations.truth import MISTAKEN
 from seeall.heads.detection.task import Detection
 from seeall.heads.prediction import predict_all
+from seeall.heads.trial import Trial
 
 OVERLAP, MOST = 0.4, 20
 """A find that overlaps no thing by this much is a mistake; so many of a picture are kept, the surest ones."""
 
 
 @final
-class Bootstrap:
-    """every: micro-batches between two trials · folder: where what was found is kept, for a run that is resumed."""
+class Bootstrap(Trial):
+    """Marks the places in which a detector was mistaken."""
 
     def __init__(self, head: Detection, examples: Examples, every: int, folder: Path) -> None:
-        self.head, self.examples, self.every, self.folder = head, examples, every, folder
+        super().__init__(every, folder, "mistakes")
+        self.head, self.examples = head, examples
         self.mistakes: list[NDArray[np.float32]] = [np.zeros((0, 4), np.float32)] * len(examples)
 
-    def pause(self, first: int) -> None:
-        """Try the detector out before micro-batch `first`, or recall what this gave before."""
-        if first < self.every:
-            return
-        file = self.folder / f"mistakes-{first // self.every * self.every}.json"
-        if file.exists():
-            kept = json.loads(file.read_text())
-        else:
-            kept = [boxes.tolist() for boxes in self._tried()]
-            self.folder.mkdir(exist_ok=True)
-            durable.save(file, lambda out: out.write(json.dumps(kept).encode()))
-            log.info("%d places in %d pictures were taken for things", sum(map(len, kept)), len(kept))
-        self.mistakes = [np.array(boxes, np.float32).reshape(-1, 4) for boxes in kept]
-
-    def _tried(self) -> list[NDArray[np.float32]]:
+    def attempt(self) -> list[Any]:
+        """Boxes for each picture: what was wrongly found before and now, the last MOST of it."""
         self.head.eval()
         found = predict_all(self.head, self.examples)
         self.head.train()
@@ -63,8 +50,13 @@ class Bootstrap:
             if len(boxes) and len(truth):
                 apart = (box_iou(torch.from_numpy(boxes), torch.from_numpy(truth).float()) < OVERLAP).all(1).numpy()
             here = np.concatenate([self.mistakes[i], boxes[apart].round(2)])
-            wrong.append(here[-MOST:] if len(here) > MOST else here)
+            wrong.append(here[-MOST:].tolist())
+        log.info("%d places in %d pictures were taken for things", sum(map(len, wrong)), len(wrong))
         return wrong
+
+    def take(self, found: list[Any]) -> None:
+        """From now on these places are marked."""
+        self.mistakes = [np.array(boxes, np.float32).reshape(-1, 4) for boxes in found]
 
     def __call__(self, example: Example, row: int) -> Example:
         """The example, with the places marked where the detector was mistaken."""

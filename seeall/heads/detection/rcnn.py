@@ -87,7 +87,7 @@ def _parts(
     check(score, nms, most)
     pyramid = Pyramid(backbone, width, finest, LastLevelMaxPool(), 1)
     if about.anchors is None and anchors == "fit" and about.boxes is not None:
-        about.anchors = fit(about.boxes, len(pyramid.strides), _EACH)
+        about.anchors = fit(about.boxes(), len(pyramid.strides), _EACH)
     about.anchors = about.anchors or usual(pyramid.strides, scale=8.0, octaves=1)
     levels = [str(k) for k in range(len(pyramid.used))]
     return {

@@ -78,7 +78,7 @@ def retinanet(
     about.every = every if negatives == "bootstrap" else None
     pyramid = Pyramid(backbone, width, finest, LastLevelP6P7(width, width), _MORE)
     if about.anchors is None and anchors == "fit" and about.boxes is not None:
-        about.anchors = fit(about.boxes, len(pyramid.strides), _EACH)
+        about.anchors = fit(about.boxes(), len(pyramid.strides), _EACH)
     about.anchors = about.anchors or usual(pyramid.strides, scale=4.0, octaves=3)
     made = generator(about.anchors)
     head = RetinaNetHead(width, _EACH, classes)

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.torch import load_file
 
 from seeall import cli
 from seeall.heads import finetune
@@ -165,6 +166,62 @@ def test_stopped_and_gone_on_with_it_is_the_same_run(
         assert (tmp_path / "cut" / file).read_bytes() == (tmp_path / "whole" / file).read_bytes()
 
 
+def test_a_head_may_learn_from_drawn_pictures_and_be_judged_by_others(
+    places: dict[str, Path], ssl: Ssl, tmp_path: Path
+) -> None:
+    world = WORLD.replace("classes=3", "classes=2")
+    given = ("--task", "detection", *LIGHT, "--set", "width=16", "--set", "names=cat,dog", "--set", "widen=on")
+    code, _, err = ssl("finetune", world, "--val", places["things"], "--out", tmp_path / "r", *given)
+    assert code == 0 and "12 pictures to learn from, 8 to judge by" in err
+    code, out, err = ssl("evaluate", tmp_path / "r", places["things"], "--json")
+    assert code == 0 and {"AP/cat", "AP/dog"} <= json.loads(out).keys(), (out, err)
+
+
+@pytest.mark.slow
+def test_two_processes_learn_what_one_learns(ssl_process: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
+    """The same batch, BatchNorm over both halves of it, and the mean of two gradients."""
+    given = [
+        "finetune",
+        "scenes:n=48,size=32,classes=3",
+        "--task",
+        "segmentation",
+        "--from",
+        "none",
+        "--image-size",
+        32,
+    ]
+    given += ["--batch-size", 32, "--steps", 1, "--optimiser", "sgd", "--set", "warmup=0"]
+    for devices in (1, 2):
+        process = ssl_process(*given, "--devices", devices, "--out", tmp_path / str(devices), OMP_NUM_THREADS="1")
+        _, err = process.communicate(timeout=300)
+        assert process.returncode == 0, err
+    one, two = (load_file(tmp_path / n / "head.safetensors") for n in "12")
+    assert one.keys() == two.keys()
+    apart = {
+        name: float((two[name] - one[name]).norm() / one[name].norm())
+        for name in one
+        if name.endswith(("weight", "var"))
+    }
+    assert max(apart.values()) < 1e-4, apart
+
+
+@pytest.mark.slow
+def test_two_processes_try_a_detector_out_and_go_on(
+    ssl: Ssl, ssl_process: Callable[..., subprocess.Popen[str]], tmp_path: Path
+) -> None:
+    sets = [f"--set={one}" for one in ("width=16", "negatives=bootstrap", "every=1", "model.score=0.001")]
+    given = ("finetune", WORLD, "--task", "detection", *LIGHT[:-2], "--epochs", 3, "--devices", 2, *sets)
+    process = ssl_process(*given, "--out", tmp_path / "r", OMP_NUM_THREADS="1")
+    _, err = process.communicate(timeout=300)
+    assert process.returncode == 0 and "were taken for things" in err, err
+    assert sorted(p.name for p in (tmp_path / "r/checkpoints").glob("mistakes*")) == [
+        "mistakes-2.json",
+        "mistakes-4.json",
+    ]
+    assert "mAP50" in Run.open(tmp_path / "r").facts["results"]
+    assert ssl("predict", tmp_path / "r", WORLD, "--out", tmp_path / "said")[0] == 0
+
+
 @pytest.fixture(scope="module")
 def places(run: Path, runs: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Folders and runs that have something amiss, and some that have not, by name."""
@@ -233,6 +290,8 @@ BAD = [
     (CLS + "--set widen_at=2", "'widen_at' is 2.0: choose above 0, 1 at most"),
     (CLS + "--set widen_every=0", "'widen_every' is 0: choose 1 epoch or more"),
     (DET.replace("{things}", WORLD) + "--set widen=on --set negatives=bootstrap", "choose one"),
+    (DET.replace("{things}", WORLD) + "--set names=a,b", "has 3 classes; names must be as many, not 2"),
+    (DET.replace("{things}", WORLD) + "--set ignore=a", "masks, ignore and colours are settings of files"),
     (CLS + "--set keep=first", "'first'"),
     (CLS + "--resume", "no such run folder"),
     (CLS + "--config {nowhere}", "cannot be read: No such file"),

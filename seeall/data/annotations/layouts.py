@@ -13,6 +13,7 @@ A folder is looked at itself, or the only folder in it, and so on. What a layout
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -56,7 +57,8 @@ def find_annotated(
     data: a folder, a JSON file, a manifest, or scenes:… · task: one of `TASKS`
     layout: how it is written down; auto recognises it
     masks: where the mask of a picture is, relative to the folder above images/, as masks/{stem}_L.png
-    names: classes in their order, with commas, or a file of a name a line; things of other classes are left out
+    names: classes in their order, with commas, or a file of a name a line; things of other classes are left out; of the
+        synthetic world, what its classes are to be called
     ignore: classes or values of masks whose pixels count for nothing, with commas
     colours: a file "red green blue name" a line: what the colours of masks mean
 
@@ -65,11 +67,12 @@ def find_annotated(
     if task not in TASKS:
         raise SeeallError(f"unknown task {task!r}: {catalog.suggest(task, TASKS)}")
     if data == "scenes" or data.startswith("scenes:"):
-        if masks or names or ignore or colours:
-            raise SeeallError(
-                f"{data}: masks, names, ignore and colours are settings of files, not of the synthetic world"
-            )
-        return world.find(data, task)
+        if masks or ignore or colours:
+            raise SeeallError(f"{data}: masks, ignore and colours are settings of files, not of the synthetic world")
+        known, wanted = world.find(data, task), files.named(names)
+        if wanted is not None and len(wanted) != len(known.classes):
+            raise SeeallError(f"{data} has {len(known.classes)} classes; names must be as many, not {len(wanted)}")
+        return replace(known, classes=wanted or known.classes)
     root = Path(data).expanduser()
     if not root.exists():
         raise SeeallError(f"{data}: no such file or folder")

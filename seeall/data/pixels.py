@@ -128,12 +128,6 @@ class Store:
             if self._kept.nbytes < free * MEMORY_SHARE:
                 self._kept = self._kept.to(device)
 
-    def write_skipped(self, path: Path) -> None:
-        """List what was skipped, and why, as a CSV file; none where nothing was."""
-        if self.skipped:
-            with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-                csv.writer(file).writerows([("path", "reason"), *self.skipped])
-
 
 def free_memory() -> int:
     """Bytes of main memory that a process can still take, a container's limit (cgroup v2) heeded."""
@@ -216,6 +210,13 @@ def complain(pictures: Pictures, skipped: Sequence[tuple[str, str]], allowed: bo
             "with --allow-skipped"
         )
     log.warning("skipped %d of %d pictures: %s%s", len(skipped), len(pictures), first, more)
+
+
+def write_skipped(path: Path, skipped: Sequence[tuple[str, str]]) -> None:
+    """List what was skipped, and why, as a CSV file; none where nothing was."""
+    if skipped:
+        with path.open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+            csv.writer(file).writerows([("path", "reason"), *skipped])
 
 
 def cores() -> int:

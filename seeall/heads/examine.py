@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,17 +13,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from seeall.console import log
 from seeall.data.annotations.draw import draw
 from seeall.data.annotations.examples import Examples, load, scaled
 from seeall.data.annotations.layouts import find_annotated
-from seeall.data.annotations.truth import Truth
+from seeall.data.annotations.truth import Annotated, Truth
 from seeall.data.decode import Pixels
 from seeall.heads import build
 from seeall.heads.build import Recipe
 from seeall.heads.prediction import Head, Prediction, predict_all
-from seeall.heads.split import limited
+from seeall.heads.split import divided, fingerprint, limited, share_of
 from seeall.metrics.detection import Found, confused, counts
 from seeall.metrics.segmentation import confusion, segmentation
+from seeall.training.run import read_facts
 from seeall.types import SeeallError
 
 SURE, OVERLAP = 0.5, 0.5
@@ -42,14 +45,15 @@ class Examined:
     predictions: Sequence[Prediction]
     figures: dict[str, float]
 
-    @property
+    @functools.cached_property
     def truths(self) -> list[Truth]:
         """What is known about each example."""
         return [self.examples[i].truth for i in range(len(self.examples))]
 
 
 def examine(run: str | Path, data: str, *, limit: int | None = None, seed: int = 0, **settings: Any) -> Examined:
-    """Judge the head of `run` by the test pictures of `data`, else by its validation pictures, else by all.
+    """Judge the head of `run` by the test pictures of `data`, else by its validation pictures, else by those that it
+    held back where these are the pictures it was given, else by all.
 
     limit: at most so many of them, drawn by seed · settings: of `find_annotated`
 
@@ -64,9 +68,27 @@ def examine(run: str | Path, data: str, *, limit: int | None = None, seed: int =
             f"{', '.join(strange) if strange else 'fewer classes, or another order'}; say which by --set names=…"
         )
     splits = set(annotated.pictures.splits or ())
-    annotated = next((annotated.split(name) for name in ("test", "val") if name in splits), annotated)
-    examples = load(limited(annotated, limit, seed), recipe.image_size)
+    if splits & {"test", "val"}:
+        annotated = next(annotated.split(name) for name in ("test", "val") if name in splits)
+    else:
+        annotated = _unseen(run, annotated)
+    examples = load(limited(annotated, limit, seed), recipe.image_size, allow_skipped=True)
     return of(head, recipe, examples)  # type: ignore[arg-type]
+
+
+def _unseen(run: str | Path, annotated: Annotated) -> Annotated:
+    """Of the very pictures that a run was given, those it held back; others all."""
+    file = Path(run) / "run.json"
+    facts = read_facts(file) if file.is_file() else None
+    if facts is None or facts["data"]["fingerprint"] != fingerprint(annotated):
+        return annotated
+    settings = facts["settings"]
+    if settings["val"] is not None and share_of(settings["val"]) is None:
+        log.warning("the head has learnt from these pictures, so it will know them better than others")
+        return annotated
+    _, held = divided(annotated, settings["val"], lambda data: annotated, settings["seed"])
+    log.info("the head has learnt from the other pictures: judging by the %d held back", len(held))
+    return held
 
 
 def of(head: Head, recipe: Recipe, examples: Examples) -> Examined:

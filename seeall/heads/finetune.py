@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -21,6 +22,8 @@ from seeall.data import keyed
 from seeall.data.annotations.examples import Examples, load
 from seeall.data.annotations.layouts import find_annotated
 from seeall.data.annotations.truth import Annotated
+from seeall.data.decode import Unreadable
+from seeall.data.pixels import write_skipped
 from seeall.data.sampler import Sampler
 from seeall.data.scenes import Scenes, parse
 from seeall.heads import build
@@ -32,10 +35,10 @@ from seeall.heads.examine import of, sheet
 from seeall.heads.feed import Feed
 from seeall.heads.randomise import Randomise, randomise
 from seeall.heads.segmentation.task import Segmentation
-from seeall.heads.split import divided, few, limited
-from seeall.heads.transfer import freeze, rates, transfer
+from seeall.heads.split import divided, few, fingerprint, limited, same_division
+from seeall.heads.transfer import freeze, leave_out, rates, transfer
 from seeall.heads.trial import Trial
-from seeall.training.engine import check, launch
+from seeall.training.engine import Engine, check, launch
 from seeall.training.journal import Journal
 from seeall.training.loop import Stopped, fit
 from seeall.training.options import at_least, begun, last_of_each, training
@@ -97,14 +100,19 @@ def finetune(
         epochs=(epochs, 1), steps=(steps, 1), image_size=(image_size, 16), batch_size=(batch_size, 1), limit=(limit, 1)
     )
     check(devices, precision)
-    plan = Plan.of(settings)
+    known = _known(out) if resume else None
+    if overwrite and start.lower() not in ("none", "default") and Path(start).resolve().is_relative_to(out.resolve()):
+        raise SeeallError(f"--from {start} lies in --out {out}, which would replace it: choose another --out")
+    plan = Plan.of(settings, known)
     annotated = plan.find(data)
     refuse_inside(out, annotated.pictures.root)
-    about = {"source": data, "pictures": len(annotated), "fingerprint": annotated.pictures.fingerprint()}
+    about = {"source": data, "pictures": len(annotated), "fingerprint": fingerprint(annotated)}
     run = begun(out, settings, about, resume, overwrite)
     if run and run.facts["status"] == "finished" and (out / build.HEAD_FILE).exists():
         log.warning("%s is already finished; nothing to do", out)
         return dict(run.facts["results"])
+    if run and not same_division(run.facts["settings"]["val"], val):
+        raise SeeallError(f"--resume {out}: --val would hold other pictures back than when the run began; leave it out")
     resolved = run.facts.get("resolved", {}) if run else {}
     learnt, held = (limited(part, limit, seed) for part in divided(annotated, val, plan.find, seed))
     refuse_inside(out, held.pictures.root)
@@ -117,7 +125,11 @@ def finetune(
     @functools.cache  # what is wrong with the settings of a head is said before, where it can be
     def parts_read() -> tuple[Examples, Examples]:
         tell_repairs(annotated)
-        some, others = (load(part, size, workers=workers, allow_skipped=allow_skipped) for part in (learnt, held))
+        judging = held if engine.rank == 0 else held.subset([])
+        some, others = (
+            load(part, size, workers=workers, allow_skipped=allow_skipped, processes=engine.world)
+            for part in (learnt, judging)
+        )
         return some, others
 
     recipe = build.Recipe(task, plan.model, tuple(annotated.classes), size, name, chosen, plan.settings)
@@ -144,12 +156,20 @@ def finetune(
     run.writes = engine.rank == 0
     run.update(
         status="running",
-        resolved={"image_size": size, "batch_size": batch, "pictures": len(examples), "precision": engine.precision},
+        resolved={
+            "image_size": size,
+            "batch_size": batch,
+            "pictures": len(examples),
+            "precision": engine.precision,
+            "backbone": name,
+            "backbone_settings": chosen,
+        },
     )
     if run.writes:
         head.held = judged  # type: ignore[assignment]
+        write_skipped(out / "skipped.csv", [*examples.skipped, *judged.skipped])
     sampler = Sampler(len(examples), batch, seed, engine.rank, engine.world)
-    tried = plan.trial(head, told, examples, sampler.steps_per_epoch, run.last.parent)
+    tried = plan.trial(head, told, examples, engine, sampler.steps_per_epoch, run.last.parent)
     feed = Feed(examples, plan.augment, sampler, seed, tried)
     epoch_steps = max(1, sampler.steps_per_epoch // plan.loop["accumulate"])
     total = steps or epochs * epoch_steps
@@ -211,10 +231,13 @@ class Plan:
     loop: dict[str, Any]
 
     @classmethod
-    def of(cls, settings: Mapping[str, Any]) -> Plan:
-        """The parts that the options of `finetune` name. Raises SeeallError for a setting that is none of theirs."""
+    def of(cls, settings: Mapping[str, Any], known: tuple[str, dict[str, Any]] | None = None) -> Plan:
+        """The parts that the options of `finetune` name. Raises SeeallError for a setting that is none of theirs.
+
+        known: name and settings of the backbone of a run that has a checkpoint, and needs no other weights
+        """
         model = build.check(settings["task"], settings["model"])
-        name, own = _origin(settings["start"], settings["backbone"])
+        name, own = known or _origin(settings["start"], settings["backbone"])
         roles = parts(settings["task"], model, name, settings["optimiser"])
         chosen = catalog.resolve(roles, settings["set"])
         chosen["optimiser"].setdefault("lr", settings["lr"] if settings["lr"] is not None else 5e-4)
@@ -223,26 +246,28 @@ class Plan:
             settings["task"],
             model,
             functools.partial(find_annotated, task=settings["task"], **chosen["annotations"]),
-            functools.partial(_backbone, settings["start"], name, {**own, **chosen["backbone"]}),
+            functools.partial(_backbone, "none" if known else settings["start"], name, {**own, **chosen["backbone"]}),
             {role: chosen[role] for role in ("model", "loss", "task") if role in chosen},
             Augment(**chosen["augment"]),
             _world(settings["data"]) if how_varied["widen"] else None,
             how_varied,
-            functools.partial(_hold, settings["freeze"], how),
+            functools.partial(_hold, settings["task"], settings["freeze"], how),
             functools.partial(roles["optimiser"], **chosen["optimiser"]),
             training(**chosen["training"]),
         )
         plan.optimiser(nn.Linear(1, 1))
         return plan
 
-    def trial(self, head: Any, about: About, examples: Examples, epoch: int, folder: Path) -> Trial | None:
+    def trial(
+        self, head: Any, about: About, examples: Examples, engine: Engine, epoch: int, folder: Path
+    ) -> Trial | None:
         """What is to be tried while the head learns. epoch: micro-batches · folder: where what it gives is kept."""
         if about.every is not None and isinstance(head, Detection):
-            return Bootstrap(head, examples, about.every * epoch, folder)
+            return Bootstrap(head, examples, engine, about.every * epoch, folder)
         if self.world is None:
             return None
         every, by, at = (self.randomise[f"widen_{name}"] for name in ("every", "by", "at"))
-        return Randomise(head, self.world, self.task, examples, every * epoch, by, at, folder)
+        return Randomise(head, self.world, self.task, examples, engine, every * epoch, by, at, folder)
 
 
 def parts(task: str, model: str, backbone: str, optimiser: str) -> dict[str, Any]:
@@ -291,7 +316,18 @@ def _backbone(start: str, name: str, settings: dict[str, Any], seed: int) -> tup
     return network, name, settings
 
 
-def _hold(what: str, how: Mapping[str, Any], head: nn.Module, backbone: Backbone) -> None:
+def _known(out: Path) -> tuple[str, dict[str, Any]] | None:
+    """Name and settings of the backbone of a run that has a checkpoint."""
+    run = Run.open(out)
+    resolved = run.facts.get("resolved", {})
+    if not run.last.exists() or "backbone" not in resolved:
+        return None
+    return resolved["backbone"], resolved["backbone_settings"]
+
+
+def _hold(task: str, what: str, how: Mapping[str, Any], head: nn.Module, backbone: Backbone) -> None:
+    if task != "classification":
+        leave_out(backbone)
     frozen = freeze(backbone, what, norm=how["norm"])
     head.rate_factors = rates(head, backbone, how["backbone_rate"], how["stage_decay"])  # type: ignore[assignment]
     if frozen:
@@ -300,15 +336,19 @@ def _hold(what: str, how: Mapping[str, Any], head: nn.Module, backbone: Backbone
 
 def choose_size(annotated: Annotated) -> int:
     """The shorter side of most pictures, rounded down to a handy one, 256 px at most on a CPU and 512 on a GPU."""
-    some = annotated.pictures.limit(16)
-    shorter = sorted(min(some.read(i).shape[:2]) for i in range(len(some)))[len(some) // 2]
+    some, sides = annotated.pictures.limit(16), list[int]()
+    for i in range(len(some)):
+        with contextlib.suppress(Unreadable):
+            sides.append(min(some.read(i).shape[:2]))
     largest = _LARGEST if torch.cuda.is_available() else _LARGEST_CPU
+    shorter = sorted(sides)[len(sides) // 2] if sides else largest
     return max((s for s in _SIZES if s <= min(shorter, largest)), default=_SIZES[0])
 
 
 def boxes_of(examples: Examples) -> Tensor:
     """(n, 4) xyxy, px: all boxes that are learnt from."""
-    found = [torch.from_numpy(examples[i].truth.boxes[~examples[i].truth.crowd]) for i in range(len(examples))]
+    truths = (examples[i].truth for i in range(len(examples)))
+    found = [torch.from_numpy(truth.boxes[~truth.crowd]) for truth in truths]
     return torch.cat(found).float() if found else torch.zeros(0, 4)
 
 

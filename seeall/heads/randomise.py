@@ -23,6 +23,7 @@ from seeall.data.scenes.dataset import RANGES
 from seeall.heads.examine import quality
 from seeall.heads.prediction import Head, predict_all
 from seeall.heads.trial import Trial
+from seeall.training.engine import Engine
 from seeall.types import SeeallError
 
 PICTURES, ELSEWHERE = 32, 1 << 29
@@ -54,9 +55,10 @@ class Randomise(Trial):
     """
 
     def __init__(
-        self, head: Head, world: Scenes, task: str, examples: Examples, every: int, by: float, at: float, folder: Path
-    ) -> None:
-        super().__init__(every, folder, "ranges")
+        self, head: Head, world: Scenes, task: str, examples: Examples, engine: Engine, every: int, by: float,
+        at: float, folder: Path,
+    ) -> None:  # fmt: skip
+        super().__init__(engine, every, folder, "ranges")
         self.head, self.world, self.task, self.size, self.by, self.at = head, world, task, examples.size, by, at
         self.rows: Sequence[int] = examples.annotated.notes
         self.start = {name: float(getattr(world, name)) for name in RANGES}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections import Counter
 from collections.abc import Callable
 
@@ -24,7 +25,7 @@ def divided(
 
     Raises: SeeallError where either part is empty, or `val` has other classes.
     """
-    share = _share(val)
+    share = share_of(val)
     if val is not None and share is None:
         held = find(val)
         if list(held.classes) != list(annotated.classes):
@@ -51,6 +52,16 @@ def divided(
     return pool.subset(sorted(order[count:])), pool.subset(sorted(order[:count]))
 
 
+def fingerprint(annotated: Annotated) -> str:
+    """A digest of what the pictures and the classes are."""
+    return hashlib.sha256("\0".join([annotated.pictures.fingerprint(), *annotated.classes]).encode()).hexdigest()[:16]
+
+
+def same_division(before: str | None, now: str | None) -> bool:
+    """Whether two values of --val hold the same pictures back, if the second is where the first was, or a copy."""
+    return share_of(before) == share_of(now) and (before is None) == (now is None)
+
+
 def _spread(annotated: Annotated, seed: int) -> list[int]:
     """The pictures in an order drawn by seed, of whose beginning every class has its share where pictures have one."""
     labels = annotated.notes if "label" in annotated.knows else [0] * len(annotated)
@@ -67,7 +78,7 @@ def _learnt(annotated: Annotated) -> Annotated:
     return annotated.split("train") if "train" in set(annotated.pictures.splits or ()) else annotated
 
 
-def _share(val: str | None) -> float | None:
+def share_of(val: str | None) -> float | None:
     """`val` as a share of the data, None where it is none."""
     try:
         share = float(val) if val is not None else None

@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from seeall.backbones.contract import Backbone
+from seeall.training.distributed import hold
 from seeall.types import SeeallError
 
 _PROBE = 64
@@ -35,6 +36,19 @@ def transfer(
 
 def stages_of(backbone: Backbone) -> dict[str, int]:
     """Name of each parameter → the first stage whose map depends on it; the last one where none does."""
+    found, last = _reached(backbone), len(backbone.channels) - 1
+    return {name: found.get(name, last) for name, _ in backbone.named_parameters()}
+
+
+def leave_out(backbone: Backbone) -> None:
+    """Take those parameters out of training that no map depends on, for heads that ask for maps alone."""
+    found = _reached(backbone)
+    for name, parameter in backbone.named_parameters():
+        if name not in found:
+            parameter.requires_grad_(False)
+
+
+def _reached(backbone: Backbone) -> dict[str, int]:
     device = next(backbone.parameters()).device
     training = backbone.training
     names, parameters = zip(*backbone.named_parameters())
@@ -51,7 +65,7 @@ def stages_of(backbone: Backbone) -> dict[str, int]:
     for parameter, before in zip(parameters, asked):
         parameter.requires_grad_(before)
     backbone.train(training)
-    return {name: found.get(name, len(maps) - 1) for name in names}
+    return found
 
 
 def freeze(backbone: Backbone, what: str, *, norm: str = "train") -> int:
@@ -74,14 +88,8 @@ def freeze(backbone: Backbone, what: str, *, norm: str = "train") -> int:
     for module in backbone.modules():
         own = list(module.parameters(recurse=False))
         if isinstance(module, _BatchNorm) and (norm == "frozen" or (own and not any(p.requires_grad for p in own))):
-            _hold(module)
+            hold(module)
     return frozen
-
-
-def _hold(module: nn.Module) -> None:
-    """Keep a module in evaluation mode, whatever mode the network around it is put into."""
-    module.eval()
-    module.train = lambda mode=True: module  # type: ignore[method-assign]
 
 
 def rates(task: nn.Module, backbone: Backbone, backbone_rate: float, stage_decay: float) -> dict[str, float]:

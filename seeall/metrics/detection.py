@@ -155,7 +155,7 @@ def confused(
     K = len(names)
     matrix = np.zeros((K + 1, K + 1), np.int64)
     for f, t in zip((_at_least(f, score) for f in found), truths):
-        overlap = _overlap(f.boxes, t.boxes, t.crowd)
+        overlap = overlap_of(f.boxes, t.boxes, t.crowd)
         free_finds, free_things = np.ones(len(f.boxes), bool), ~t.crowd
         pairs = np.argwhere((overlap >= iou) & ~t.crowd)
         for d, g in pairs[np.lexsort((-f.scores[pairs[:, 0]], -overlap[tuple(pairs.T)]))]:
@@ -189,7 +189,7 @@ def _matched(
         finds, things = np.flatnonzero(f.classes == c), np.flatnonzero(t.classes == c)
         finds = finds[np.argsort(-f.scores[finds], kind="stable")]
         crowd = t.crowd[things]
-        overlap = _overlap(f.boxes[finds], t.boxes[things], crowd)
+        overlap = overlap_of(f.boxes[finds], t.boxes[things], crowd)
         taken = np.full(len(finds), _WRONG)
         free = ~crowd
         for d, row in enumerate(overlap):
@@ -202,7 +202,7 @@ def _matched(
         yield f.scores[finds], taken
 
 
-def _overlap(boxes: NDArray[Any], others: NDArray[Any], crowd: NDArray[np.bool_]) -> NDArray[np.float64]:
+def overlap_of(boxes: NDArray[Any], others: NDArray[Any], crowd: NDArray[np.bool_]) -> NDArray[np.float64]:
     """(M, 4), (N, 4) xyxy, crowd: (N,) → (M, N) IoU; with a crowd, the share of the box that it covers."""
     a, b = boxes[:, None].astype(np.float64), others[None].astype(np.float64)
     sides = (np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2])).clip(min=0)

@@ -23,7 +23,7 @@ from seeall.console import log
 from seeall.data import keyed
 from seeall.data.hearing import find_heard, fingerprint
 from seeall.data.pictures import Pictures, find
-from seeall.data.pixels import Store, load
+from seeall.data.pixels import Store, load, write_skipped
 from seeall.data.sampler import Grouped, Sampler, partnered
 from seeall.ssl import show
 from seeall.ssl.composing import Composed
@@ -167,7 +167,7 @@ def pretrain(
     resolved = {"image_size": size, "batch_size": batch, "pictures": len(store), "precision": engine.precision}
     run.update(status="running", resolved=resolved)
     if run.writes:
-        store.write_skipped(out / "skipped.csv")
+        write_skipped(out / "skipped.csv", store.skipped)
         task.monitor = _monitor(store.pictures, size, seed)
 
     store.to(engine.device)

@@ -87,21 +87,29 @@ class SyncBatchNorm(nn.modules.batchnorm._BatchNorm):
         return result
 
 
-def synchronise_batchnorm(module: nn.Module, device: torch.device) -> nn.Module:
-    """`module` with every BatchNorm over all processes; parameters and their names stay."""
-    if device.type == "cuda":
-        converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(module)  # type: ignore[no-untyped-call]
-        return converted
+def hold(module: nn.Module) -> None:
+    """Keep a module in evaluation mode, whatever mode the network around it is put into."""
+    module.eval()
+    module.train = lambda mode=True: module  # type: ignore[method-assign]
+    module.held = True  # type: ignore[assignment]
+
+
+def synchronise_batchnorm(module: nn.Module, device: torch.device) -> None:
+    """Let every BatchNorm of `module` but those that are held be over all processes; parameters and names stay."""
     for name, child in module.named_children():
-        if isinstance(child, nn.modules.batchnorm._BatchNorm):
-            synced = SyncBatchNorm(
-                child.num_features, child.eps, child.momentum, child.affine, child.track_running_stats
-            )
-            state = child.state_dict()
-            synced.to(next(iter(state.values()))).load_state_dict(state)
-            for new, old in zip(synced.parameters(), child.parameters()):
-                new.requires_grad_(old.requires_grad)
-            setattr(module, name, synced.train(child.training))
-        else:
+        if not isinstance(child, nn.modules.batchnorm._BatchNorm):
             synchronise_batchnorm(child, device)
-    return module
+        elif not hasattr(child, "held"):
+            setattr(module, name, _synchronised(child, device))
+
+
+def _synchronised(norm: nn.modules.batchnorm._BatchNorm, device: torch.device) -> nn.Module:
+    if device.type == "cuda":
+        converted: nn.Module = nn.SyncBatchNorm.convert_sync_batchnorm(norm)  # type: ignore[no-untyped-call]
+        return converted
+    synced = SyncBatchNorm(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
+    state = norm.state_dict()
+    synced.to(next(iter(state.values()))).load_state_dict(state)
+    for new, old in zip(synced.parameters(), norm.parameters()):
+        new.requires_grad_(old.requires_grad)
+    return synced.train(norm.training)

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from seeall.data.pictures import Pictures, find
-from seeall.data.pixels import background, load
+from seeall.data.pixels import background, load, write_skipped
 from seeall.ssl.views import Views
 from seeall.types import SeeallError
 
@@ -54,7 +54,7 @@ def broken(folder: Path, good: int, bad: int) -> Pictures:
 def test_a_few_unreadable_ones_are_skipped_and_listed(tmp_path: Path) -> None:
     store = load(broken(tmp_path, 40, 2), shortest=8)
     assert len(store) == 40
-    store.write_skipped(tmp_path / "skipped.csv")
+    write_skipped(tmp_path / "skipped.csv", store.skipped)
     lines = (tmp_path / "skipped.csv").read_text().splitlines()
     assert lines[0] == "path,reason" and lines[1].startswith("bad000.png,") and len(lines) == 3
 

@@ -177,6 +177,61 @@ def test_a_head_may_learn_from_drawn_pictures_and_be_judged_by_others(
     assert code == 0 and {"AP/cat", "AP/dog"} <= json.loads(out).keys(), (out, err)
 
 
+def test_pictures_that_cannot_be_read_are_listed(places: dict[str, Path], ssl: Ssl, tmp_path: Path) -> None:
+    data = shutil.copytree(places["labelled"], tmp_path / "data")
+    (data / "a" / "0.png").write_bytes(b"")
+    given = [one for one in LIGHT if one not in ("--image-size", "32")]
+    line = ("finetune", data, "--task", "classification", *given, "--out", tmp_path / "r")
+    code, _, err = ssl(*line)
+    assert code == 2 and "empty file" in err and "--allow-skipped" in err and "Traceback" not in err
+    assert ssl(*line, "--allow-skipped", "--overwrite")[0] == 0
+    assert "a/0.png,empty file" in (tmp_path / "r" / "skipped.csv").read_text()
+    (data / "b" / "1.png").write_bytes(b"")
+    code, out, err = ssl("evaluate", tmp_path / "r", data)
+    assert code == 0 and "skipped" in err and "top1" in out
+
+
+def test_a_head_is_judged_by_what_it_held_back(places: dict[str, Path], ssl: Ssl, tmp_path: Path) -> None:
+    given = ("finetune", places["labelled"], "--task", "classification", *LIGHT, "--seed", 3, "--json", "--quiet")
+    for val, held in ((None, 2), ("0.5", 6), (places["labelled"], 12)):
+        out = tmp_path / str(held)
+        code, told, _ = ssl(*given, "--out", out, *(() if val is None else ("--val", val)))
+        assert code == 0
+        code, found, err = ssl("evaluate", out, places["labelled"], "--json")
+        assert code == 0 and json.loads(found)["pictures"] == held and ("judging by the" in err) == (held < 12)
+        assert ("will know them better" in err) == (held == 12)
+        assert json.loads(found)["top1"] == pytest.approx(json.loads(told)["top1"])
+
+
+def test_a_run_goes_on_with_the_data_it_began_with(places: dict[str, Path], ssl: Ssl, tmp_path: Path) -> None:
+    data = tmp_path / "things"
+    shutil.copytree(places["things"], data)
+    given = ("finetune", data, "--task", "detection", *LIGHT, "--set", "width=16", "--out", tmp_path / "r")
+    assert ssl(*given, "--val", "0.3")[0] == 0
+    facts = json.loads((tmp_path / "r" / "run.json").read_text())
+    (tmp_path / "r" / "run.json").write_text(json.dumps(facts | {"status": "running"}))
+    code, _, err = ssl(*given, "--val", "0.6", "--resume")
+    assert code == 2 and "--val would hold other pictures back" in err
+    text = (data / "a.json").read_text()
+    (data / "a.json").write_text(text.replace('"cat"', '"cow"'))
+    code, _, err = ssl(*given, "--val", "0.3", "--resume")
+    assert code == 2 and "are not those the run began with" in err
+
+
+def test_a_run_needs_its_origin_only_to_begin(run: Path, ssl: Ssl, tmp_path: Path) -> None:
+    origin = shutil.copytree(run, tmp_path / "origin")
+    given = ("finetune", WORLD, "--task", "classification", "--from", origin, "--steps", 2, "--batch-size", 4)
+    code, _, err = ssl(*given, "--out", origin, "--overwrite")
+    assert code == 2 and "which would replace it: choose another --out" in err
+    assert ssl(*given, "--out", tmp_path / "r")[0] == 0
+    whole = (tmp_path / "r" / "head.safetensors").read_bytes()
+    facts = json.loads((tmp_path / "r" / "run.json").read_text())
+    (tmp_path / "r" / "run.json").write_text(json.dumps(facts | {"status": "running"}))
+    shutil.rmtree(origin)
+    assert ssl("finetune", "--out", tmp_path / "r", "--resume")[0] == 0
+    assert (tmp_path / "r" / "head.safetensors").read_bytes() == whole
+
+
 @pytest.mark.slow
 def test_two_processes_learn_what_one_learns(ssl_process: Callable[..., subprocess.Popen[str]], tmp_path: Path) -> None:
     """The same batch, BatchNorm over both halves of it, and the mean of two gradients."""

@@ -16,6 +16,7 @@ from seeall.data.scenes import Scenes, parse
 from seeall.data.scenes.dataset import RANGES
 from seeall.heads.prediction import Prediction
 from seeall.heads.randomise import ELSEWHERE, Randomise
+from seeall.training.engine import launch
 
 WORLD = "scenes:n=40,size=32,classes=2,identities=10,light=0.1,noise=0,poles=0"
 PLAIN = {"light": 0.1, "noise": 0.0, "poles": 0.0, "small": 0.0, "backdrop": 0.0}
@@ -33,9 +34,9 @@ class Sees(torch.nn.Module):
         return [Prediction(semantic=self.known.get(p.permute(1, 2, 0).numpy().tobytes(), blank)) for p in pictures]
 
 
-def trial(head: Any, folder: Path, text: str = WORLD, at: float = 0.9, by: float = 0.4) -> Randomise:
-    examples = load(find_annotated(text, "segmentation").subset(range(5, 15)), 32)
-    return Randomise(head, parse(text), "segmentation", examples, 10, by, at, folder)
+def trial(head: Any, folder: Path, text: str = WORLD, at: float = 0.9, by: float = 0.4, size: int = 32) -> Randomise:
+    examples = load(find_annotated(text, "segmentation").subset(range(5, 15)), size)
+    return Randomise(head, parse(text), "segmentation", examples, launch(precision="32"), 10, by, at, folder)
 
 
 def elsewhere(**ranges: float) -> Scenes:
@@ -90,8 +91,7 @@ def test_what_a_trial_gave_is_recalled(tmp_path: Path) -> None:
 
 def test_pictures_too_small_for_small_things(tmp_path: Path) -> None:
     text = WORLD.replace("size=32", "size=24")
-    examples = load(find_annotated(text, "segmentation"), 24)
-    assert "small" not in Randomise(Sees(), parse(text), "segmentation", examples, 10, 0.1, 0.5, tmp_path).ranges  # type: ignore[arg-type]
+    assert "small" not in trial(Sees(), tmp_path, text, size=24).ranges
 
 
 def test_the_text_of_a_world_names_it() -> None:

@@ -61,3 +61,17 @@ def test_loss_gradient_and_statistics_of_two_processes_equal_those_of_one(tmp_pa
         found[world] = torch.load(out)
     for name, value in found[1].items():
         torch.testing.assert_close(found[2][name], value, rtol=1e-9, atol=1e-10, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_a_norm_that_is_held_stays_as_it_is() -> None:
+    import torch
+    from torch import nn
+
+    from seeall.training.distributed import SyncBatchNorm, hold, synchronise_batchnorm
+
+    net = nn.Sequential(nn.BatchNorm2d(3), nn.Sequential(nn.BatchNorm2d(3)))
+    hold(net[0])
+    synchronise_batchnorm(net, torch.device("cpu"))
+    net.train()
+    assert type(net[0]) is nn.BatchNorm2d and not net[0].training
+    assert type(net[1][0]) is SyncBatchNorm and net[1][0].training

@@ -17,20 +17,23 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from seeall.console import bar
-from seeall.data.annotations.truth import Annotated, Truth
+from seeall.console import bar, log
+from seeall.data.annotations.truth import IGNORE, Annotated, Truth
 from seeall.data.decode import Pixels, Unreadable
 from seeall.data.pixels import MEMORY_SHARE, complain, cores, free_memory, in_order
 from seeall.types import SeeallError
 
+LONGEST = 8
+"""A picture's longer side may be so many times the shorter one; beyond, it is filled up."""
+
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """pixels: (3, H, W) uint8 · truth: at that size · original: height and width of the picture, px, before scaling."""
+    """pixels: (3, H, W) uint8 · truth: at that size · lost: things too small to cover a pixel at that size."""
 
     pixels: Tensor
     truth: Truth
-    original: tuple[int, int]
+    lost: int = 0
 
 
 class Examples:
@@ -74,14 +77,16 @@ class Examples:
         return Examples(self.annotated.subset(rows), self.size, kept, self.skipped)
 
 
-def load(annotated: Annotated, size: int, *, workers: int = 0, allow_skipped: bool = False) -> Examples:
+def load(
+    annotated: Annotated, size: int, *, workers: int = 0, allow_skipped: bool = False, processes: int = 1
+) -> Examples:
     """Read all pictures and their truth; keep them where they take no more than a quarter of the free memory.
 
-    size: shorter side, px · workers: threads that read; 0 takes one for each core
+    size: shorter side, px · workers: threads that read; 0 takes one for each core · processes: as many share the memory
 
     Raises: SeeallError for a truth that makes no sense, and where nothing, or too little, can be read.
     """
-    room, kept, taken = int(free_memory() * MEMORY_SHARE), list[Example](), 0
+    room, kept, taken, lost = int(free_memory() * MEMORY_SHARE / processes), list[Example](), 0, 0
     good, skipped, fits = list[int](), list[tuple[str, str]](), True
 
     def attempt(i: int) -> Example | Unreadable:
@@ -97,6 +102,7 @@ def load(annotated: Annotated, size: int, *, workers: int = 0, allow_skipped: bo
                 skipped.append((annotated.pictures.ids[i], str(found)))
                 continue
             good.append(i)
+            lost += found.lost
             taken += _bytes(found)
             fits = fits and taken <= room
             if fits:
@@ -104,16 +110,47 @@ def load(annotated: Annotated, size: int, *, workers: int = 0, allow_skipped: bo
             else:
                 kept.clear()
     complain(annotated.pictures, skipped, allow_skipped)
+    if lost:
+        log.warning("%d things are left out: once pictures have %d px they cover no pixel", lost, size)
     return Examples(annotated.subset(good) if skipped else annotated, size, kept if fits else None, skipped)
 
 
 def read(annotated: Annotated, i: int, size: int) -> Example:
-    """Picture i and its truth, the shorter side scaled to `size`. Raises Unreadable, or SeeallError for its truth."""
+    """Picture i and its truth, the shorter side scaled to `size`; things whose masks vanish are left out.
+
+    Raises: Unreadable, or SeeallError for its truth.
+    """
     pixels = annotated.pictures.read(i)
+    truth = annotated.truth(i, *pixels.shape[:2])
+    pixels, truth = filled_up(pixels, truth)
     height, width = pixels.shape[:2]
-    truth = annotated.truth(i, height, width)
     shape = fitted(height, width, size)
-    return Example(scaled_pixels(pixels, shape), scaled(truth, (height, width), shape), (height, width))
+    truth = scaled(truth, (height, width), shape)
+    there = np.ones(len(truth.boxes), bool) if truth.masks is None else truth.masks.any((1, 2))
+    if not there.all():
+        truth = replace(
+            truth, boxes=truth.boxes[there], classes=truth.classes[there], crowd=truth.crowd[there],
+            masks=truth.masks[there] if truth.masks is not None else None,
+        )  # fmt: skip
+    return Example(scaled_pixels(pixels, shape), truth, int((~there).sum()))
+
+
+def filled_up(pixels: Pixels, truth: Truth) -> tuple[Pixels, Truth]:
+    """A picture and its truth, with black rows below or columns on the right where one side is too long for the other.
+
+    What is filled up counts for nothing.
+    """
+    height, width = pixels.shape[:2]
+    below, right = max(0, -(-width // LONGEST) - height), max(0, -(-height // LONGEST) - width)
+    if not below and not right:
+        return pixels, truth
+    masks, semantic = truth.masks, truth.semantic
+    if masks is not None:
+        masks = np.pad(masks, ((0, 0), (0, below), (0, right)))
+    if semantic is not None:
+        semantic = np.pad(semantic, ((0, below), (0, right)), constant_values=IGNORE)
+    filled = np.pad(pixels, ((0, below), (0, right), (0, 0)))
+    return filled, replace(truth, masks=masks, semantic=semantic)
 
 
 def fitted(height: int, width: int, size: int) -> tuple[int, int]:

@@ -13,9 +13,7 @@ from pathlib import Path
 from typing import Any, final
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torchvision.ops import box_iou
 
 from seeall.console import log
 from seeall.data.annotations.examples import Example, Examples
@@ -23,34 +21,34 @@ from seeall.data.annotations.truth import MISTAKEN
 from seeall.heads.detection.task import Detection
 from seeall.heads.prediction import predict_all
 from seeall.heads.trial import Trial
+from seeall.metrics.detection import overlap_of
+from seeall.training.engine import Engine
 
 OVERLAP, MOST = 0.4, 20
-"""A find that overlaps no thing by this much is a mistake; so many of a picture are kept, the surest ones."""
+"""A find that overlaps no thing by this much, and lies in no crowd by this share, is a mistake; so many of a picture
+are kept, the surest ones of the last trial first."""
 
 
 @final
 class Bootstrap(Trial):
     """Marks the places in which a detector was mistaken."""
 
-    def __init__(self, head: Detection, examples: Examples, every: int, folder: Path) -> None:
-        super().__init__(every, folder, "mistakes")
+    def __init__(self, head: Detection, examples: Examples, engine: Engine, every: int, folder: Path) -> None:
+        super().__init__(engine, every, folder, "mistakes")
         self.head, self.examples = head, examples
         self.mistakes: list[NDArray[np.float32]] = [np.zeros((0, 4), np.float32)] * len(examples)
 
     def attempt(self) -> list[Any]:
-        """Boxes for each picture: what was wrongly found before and now, the last MOST of it."""
+        """Boxes for each picture: what is wrongly found now, the surest first, and what was before; MOST of it."""
         self.head.eval()
         found = predict_all(self.head, self.examples)
         self.head.train()
         wrong = []
         for i, prediction in enumerate(found):
             assert prediction.found is not None
-            boxes, truth = prediction.found.boxes, self.examples[i].truth.boxes
-            apart = np.ones(len(boxes), bool)
-            if len(boxes) and len(truth):
-                apart = (box_iou(torch.from_numpy(boxes), torch.from_numpy(truth).float()) < OVERLAP).all(1).numpy()
-            here = np.concatenate([self.mistakes[i], boxes[apart].round(2)])
-            wrong.append(here[-MOST:].tolist())
+            boxes, truth = prediction.found.boxes, self.examples[i].truth
+            apart = (overlap_of(boxes, truth.boxes, truth.crowd) < OVERLAP).all(1)
+            wrong.append(np.concatenate([boxes[apart].round(2), self.mistakes[i]])[:MOST].tolist())
         log.info("%d places in %d pictures were taken for things", sum(map(len, wrong)), len(wrong))
         return wrong
 

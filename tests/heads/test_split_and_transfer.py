@@ -15,7 +15,7 @@ from seeall.data.annotations.truth import Annotated, Truth
 from seeall.data.pictures import Pictures
 from seeall.heads.finetune import finetune
 from seeall.heads.split import divided, few, limited
-from seeall.heads.transfer import freeze, rates, stages_of, transfer
+from seeall.heads.transfer import freeze, leave_out, rates, stages_of, transfer
 from seeall.training.optimisers import adamw, sgd
 from seeall.types import SeeallError
 
@@ -193,3 +193,14 @@ def test_a_frozen_backbone_leaves_a_finetune_as_it_came(run: Path, tmp_path: Pat
     )  # fmt: skip
     one, two = (build_backbone("shufflenet_v2_x0_5", source)[0].state_dict() for source in (run, tmp_path / "r"))
     assert [name for name in one if not torch.equal(one[name], two[name])] == []
+
+
+@pytest.mark.parametrize("family", ["convnext_tiny", "vit_tiny", "mobilenet_v3_small"])
+def test_what_no_map_depends_on_is_left_out(family: str) -> None:
+    """Where several processes train together, a parameter without a gradient ends them all."""
+    backbone, _ = build_backbone(family)
+    leave_out(backbone)
+    torch.stack([stage.sum() for stage in backbone.stages(torch.randn(2, 3, 64, 64))]).sum().backward()
+    learns = {name: p.requires_grad for name, p in backbone.named_parameters()}
+    assert learns == {name: p.grad is not None for name, p in backbone.named_parameters()}
+    assert sum(learns.values()) > 0.9 * len(learns)

@@ -207,10 +207,11 @@ def _served(data: str, kind: str, task: str, root: Path) -> None:
 def _voc_places(root: Path, template: str) -> list[Place]:
     """The pictures that have a mask, which in VOC are few."""
     lists = root / "ImageSets"
-    splits, _ = voc.listed(lists / ("Segmentation" if (lists / "Segmentation").is_dir() else "Main"))
+    pictures = files.below(root / "JPEGImages")
+    splits, _ = voc.listed(lists / ("Segmentation" if (lists / "Segmentation").is_dir() else "Main"), pictures)
     return [
         Place(f"JPEGImages/{Path(file).name}", file, root, stem, splits.get(stem))
-        for stem, file in files.below(root / "JPEGImages").items()
+        for stem, file in pictures.items()
         if (root / template.replace("{stem}", stem)).is_file()
     ]
 

@@ -7,8 +7,9 @@ all of it is taken to count from 0, the far end not in the box. What is difficul
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
@@ -40,7 +41,7 @@ def find(root: Path, names: Sequence[str] | None) -> Found:
     """
     pictures = files.below(root / "JPEGImages")
     written = {stem: _read(Path(file)) for stem, file in files.below(root / "Annotations", {".xml"}).items()}
-    splits, repairs = listed(root / "ImageSets" / "Main")
+    splits, repairs = listed(root / "ImageSets" / "Main", {*pictures, *written})
     seen = Counter(name for one in written.values() for name, _, _ in one.things)
     classes, unwanted = files.chosen(dict(sorted(seen.items())), names, str(root))
     places = {name: k for k, name in enumerate(classes)}
@@ -64,8 +65,11 @@ def find(root: Path, names: Sequence[str] | None) -> Found:
     return found
 
 
-def listed(folder: Path) -> tuple[dict[str, str], list[Repair]]:
-    """Stem → split, from train.txt (or trainval.txt), val.txt and test.txt; of two splits the later counts."""
+def listed(folder: Path, stems: Container[str]) -> tuple[dict[str, str], list[Repair]]:
+    """Stem → split, from train.txt (or trainval.txt), val.txt and test.txt; of two splits the later counts.
+
+    A line that is none of `stems` may end in the -1, 0 or 1 of the lists that VOC has for each class.
+    """
     splits: dict[str, str] = {}
     repairs: list[Repair] = []
     first = "train" if (folder / "train.txt").is_file() or (folder / "val.txt").is_file() else "trainval"
@@ -74,7 +78,7 @@ def listed(folder: Path) -> tuple[dict[str, str], list[Repair]]:
             continue
         split = name.removesuffix("val") or name
         for line in files.lines(folder / f"{name}.txt"):
-            stem = line.split()[0]
+            stem = line if line in stems else re.sub(r"\s+(-1|0|1)$", "", line)
             if splits.get(stem, split) != split:
                 repairs.append((stem, f"listed in two splits: {splits[stem]} and {split}, taken as {split}"))
             splits[stem] = split

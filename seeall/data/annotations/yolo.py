@@ -19,6 +19,8 @@ from seeall.types import SeeallError
 
 _FARTHEST = 2.0
 """A share beyond which a coordinate must be meant in px."""
+_ITEM = re.compile(r"(?:\s*\d+\s*:)?\s*(?:'(?:[^']|'')*'|\"[^\"]*\"|[^\s,'\"][^,]*)")
+"""A name in brackets, with its number where it has one; quotes count where they open it."""
 _LISTS = ("classes.txt", "obj.names", "labels/classes.txt")
 
 
@@ -70,7 +72,7 @@ def yaml_names(file: Path) -> list[str] | None:
             if text.count("[") + text.count("{") <= text.count("]") + text.count("}"):
                 break
             text += " " + line.strip()
-        items = [part.strip() for part in re.findall(r"(?:'[^']*'|\"[^\"]*\"|[^,'\"])+", text.strip("[]{} "))]
+        items = [part.strip() for part in _ITEM.findall(text.strip("[]{} "))]
     else:
         items = []
         for line in lines[start + 1 :]:
@@ -81,7 +83,14 @@ def yaml_names(file: Path) -> list[str] | None:
     told = {int(m[1]): m[2] for m in numbered if m} if all(numbered) else dict(enumerate(items))
     if sorted(told) != list(range(len(told))):
         raise SeeallError(f"{file}: the numbers of names are not 0 to {len(told) - 1}; name every class")
-    return [told[k].strip().strip("'\"") for k in sorted(told)] or None
+    return [_unquoted(told[k].strip()) for k in sorted(told)] or None
+
+
+def _unquoted(name: str) -> str:
+    """What a name in YAML says."""
+    if len(name) > 1 and name[0] == name[-1] and name[0] in "'\"":
+        return name[1:-1].replace("''", "'") if name[0] == "'" else name[1:-1]
+    return name
 
 
 def _read(file: Path, classes: int) -> list[Thing]:
@@ -106,8 +115,8 @@ def _read(file: Path, classes: int) -> list[Thing]:
             raise SeeallError(
                 f"{where}: {len(values)} numbers, want class x y width height or class x y x y x y …; mend it"
             )
-        if max(map(abs, shape)) > _FARTHEST:
-            raise SeeallError(f"{where}: {max(shape):g} is no share of the picture; divide px by its width or height")
+        if abs(worst := max(shape, key=abs)) > _FARTHEST:
+            raise SeeallError(f"{where}: {worst:g} is no share of the picture; divide px by its width or height")
         if len(shape) == 4:
             x, y, w, h = shape
             things.append(Thing(kind, (x - w / 2, y - h / 2, x + w / 2, y + h / 2)))

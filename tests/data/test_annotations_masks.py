@@ -151,6 +151,18 @@ def test_masks_and_pictures_that_do_not_go_together(tmp_path: Path, three: list[
         find_annotated(str(tmp_path), "segmentation")
 
 
+def test_files_that_differ_in_their_suffix_alone(tmp_path: Path, three: list[Any]) -> None:
+    write(tmp_path, three)
+    three[0].save(tmp_path / "images" / "a.tif")
+    Image.fromarray(three[1].semantic()).save(tmp_path / "masks" / "b.tif")
+    annotated = find_annotated(str(tmp_path), "segmentation")
+    assert list(annotated.pictures.ids) == ["images/a.png", "images/b.png", "images/c.png"]
+    assert list(annotated.repairs) == [
+        ("images/a.tif", "file of the same name left out: a.png is taken"),
+        ("masks/b.tif", "file of the same name left out: b.png is taken"),
+    ]
+
+
 def test_a_mask_stored_as_jpeg(tmp_path: Path, three: list[Any]) -> None:
     write(tmp_path, three)
     (tmp_path / "masks" / "a.png").unlink()

@@ -73,6 +73,8 @@ def test_what_is_no_layout(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(SeeallError, match="masks, ignore and colours are settings of pictures and masks"):
         find_annotated(str(folder), "classification", ignore="1")
     with pytest.raises(SeeallError, match="not of the synthetic world"):
+        find_annotated(WORLD, "detection", ignore="disc")
+    with pytest.raises(SeeallError, match="has 4 classes; names must be as many, not 1"):
         find_annotated(WORLD, "detection", names="disc")
     with pytest.raises(SeeallError, match="every picture has the label disc"):
         find_annotated("scenes:n=4,classes=1", "classification")

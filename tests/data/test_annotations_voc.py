@@ -198,6 +198,10 @@ def test_other_tasks(tmp_path: Path, three: list[Any], same: Callable[[Any], Non
     same(find_annotated(str(tmp_path), "segmentation", names="background,cat,dog"))
     usual = find_annotated(str(tmp_path), "segmentation")
     assert len(usual.classes) == 21 and usual.knows == {"semantic"}
+    three[0].save(tmp_path / "JPEGImages" / "a.jpg")
+    for task in ("detection", "segmentation"):
+        repairs = find_annotated(str(tmp_path), task).repairs
+        assert list(repairs) == [("JPEGImages/a.png", "file of the same name left out: a.jpg is taken")]
     border = three[0].semantic()
     border[:2] = 255
     mask = Image.fromarray(border, mode="P")

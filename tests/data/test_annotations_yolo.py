@@ -138,6 +138,23 @@ def test_labels_and_pictures_that_lack_each_other(tmp_path: Path, three: list[An
         find_annotated(str(tmp_path), "detection")
 
 
+def test_pictures_that_differ_in_their_suffix_alone(tmp_path: Path, three: list[Any]) -> None:
+    write(tmp_path, three, where="train/{}")
+    three[0].save(tmp_path / "train" / "images" / "a.jpg")
+    annotated = find_annotated(str(tmp_path), "detection")
+    assert annotated.pictures.ids[0] == "train/images/a.jpg" and len(annotated) == 3
+    assert list(annotated.repairs) == [("images/a.png", "file of the same name left out: a.jpg is taken")]
+
+
+def test_a_link_to_the_folder_above(tmp_path: Path, three: list[Any]) -> None:
+    write(tmp_path, three)
+    for name in ("images", "labels"):
+        (tmp_path / name / "loop").symlink_to("..")
+    annotated = find_annotated(str(tmp_path), "detection")
+    assert list(annotated.pictures.ids) == ["images/a.png", "images/b.png", "images/c.png"]
+    assert not annotated.repairs
+
+
 def test_outlines_among_boxes(tmp_path: Path, three: list[Any]) -> None:
     write(tmp_path, three)
     (tmp_path / "labels" / "b.txt").write_text(outlines(three[1]))

@@ -21,7 +21,7 @@ from seeall import catalog
 from seeall.data.annotations import coco, files, via, voc, world, yolo
 from seeall.data.annotations import masks as mask_folders
 from seeall.data.annotations.coco import Source
-from seeall.data.annotations.files import Place
+from seeall.data.annotations.files import Place, Repair
 from seeall.data.annotations.things import annotated
 from seeall.data.annotations.truth import Annotated, Truth
 from seeall.data.pictures import MANIFESTS, SPLITS
@@ -92,16 +92,20 @@ def find_annotated(
     _served(data, kind, task, root)
     if (masks or ignore or colours) and not (kind in ("masks", "voc") and task == "segmentation"):
         raise SeeallError(f"{data}: masks, ignore and colours are settings of {CALLED['masks']}, not of {CALLED[kind]}")
+    repairs: list[Repair] = []
     if kind == "labels":
         return _labelled(data, wanted)
     if kind == "masks":
-        places = files.pictures(root, "images")
-        return mask_folders.find(root, data, places, masks, names=wanted, ignore=ignore, colours=colours)
+        places = files.pictures(root, "images", repairs)
+        return mask_folders.find(
+            root, data, places, masks, names=wanted, ignore=ignore, colours=colours, repairs=repairs
+        )
     if kind == "voc" and task == "segmentation":
         where = masks or "SegmentationClass/{stem}.png"
+        places = _voc_places(root, where, repairs)
         listed = wanted or (files.lines(root / "classes.txt") if (root / "classes.txt").is_file() else voc.CLASSES)
         return mask_folders.find(
-            root, data, _voc_places(root, where), where, names=listed, ignore=ignore, colours=colours
+            root, data, places, where, names=listed, ignore=ignore, colours=colours, repairs=repairs
         )
     if kind == "voc":
         return annotated(voc.find(root, wanted), data, task)
@@ -204,10 +208,10 @@ def _served(data: str, kind: str, task: str, root: Path) -> None:
         raise SeeallError(f"{data} is {CALLED[kind]}, which serves {tasks}, not {task}")
 
 
-def _voc_places(root: Path, template: str) -> list[Place]:
+def _voc_places(root: Path, template: str, repairs: list[Repair]) -> list[Place]:
     """The pictures that have a mask, which in VOC are few."""
     lists = root / "ImageSets"
-    pictures = files.below(root / "JPEGImages")
+    pictures = files.below(root / "JPEGImages", repairs=repairs)
     splits, _ = voc.listed(lists / ("Segmentation" if (lists / "Segmentation").is_dir() else "Main"), pictures)
     return [
         Place(f"JPEGImages/{Path(file).name}", file, root, stem, splits.get(stem))

@@ -47,17 +47,18 @@ class Table:
 
 def find(
     root: Path, source: str, places: Sequence[Place], template: str | None, *, names: Sequence[str] | None,
-    ignore: str | None, colours: str | None,
+    ignore: str | None, colours: str | None, repairs: Sequence[Repair] = (),
 ) -> Annotated:  # fmt: skip
     """The pictures at `places` that have a mask. Reads every mask.
 
     template: the mask's file relative to the folder above the pictures, `{stem}` for the picture's name without its
         suffix; None for `masks/` and any suffix · names, ignore, colours: see `layouts.find_annotated`
+    repairs: what was mended to find the places
 
     Raises: SeeallError where there are no masks, for one that cannot be read or measures what its picture does not,
         and for a value or colour that is no class.
     """
-    pairs, repairs = _paired(root, source, places, template)
+    pairs, mended = _paired(root, source, places, template)
     named = _colours(root, colours)
     scans = _scan([mask for _, mask in pairs], named is not None)
     for (place, mask), (size, _), real in zip(pairs, scans, files.sizes([place.file for place, _ in pairs])):
@@ -74,7 +75,7 @@ def find(
         classes, table, told = _by_value(
             source, names or _listed(root, pairs), _words(ignore), where, counts, len(pairs)
         )
-        repairs += told
+        mended += told
     if len(classes) > MOST_CLASSES or not classes:
         raise SeeallError(f"{source}: {len(classes)} classes in masks, want 1 to {MOST_CLASSES}; see names and ignore")
     splits = [place.split for place, _ in pairs]
@@ -83,7 +84,9 @@ def find(
         splits=splits if any(splits) else None, root=root,
     )  # fmt: skip
     reading = functools.partial(interpret, table=table)
-    return Annotated(pictures, classes, frozenset({"semantic"}), [mask for _, mask in pairs], reading, repairs)
+    return Annotated(
+        pictures, classes, frozenset({"semantic"}), [mask for _, mask in pairs], reading, [*repairs, *mended]
+    )
 
 
 def interpret(mask: str, height: int, width: int, *, table: Table) -> Truth:
@@ -107,8 +110,10 @@ def _paired(
     missing: list[tuple[str, str]] = []
     if template is not None and "{stem}" not in template:
         raise SeeallError(f"masks={template}: say where the picture's name goes, as in masks/{{stem}}_L.png")
+    repairs: list[Repair] = []
     there = {
-        base: files.below(base / "masks", SUFFIXES) if template is None else {} for base in {p.base for p in places}
+        base: files.below(base / "masks", SUFFIXES, repairs) if template is None else {}
+        for base in sorted({p.base for p in places})
     }
     for place in places:
         mask = there[place.base].pop(place.stem, None)
@@ -126,7 +131,7 @@ def _paired(
     if not pairs:
         wanted = (template or "masks/{stem}.png").replace("{stem}", places[0].stem)
         raise SeeallError(f"{source}: none of {len(places)} pictures has a mask; looked for {places[0].base / wanted}")
-    repairs = [(place.id, "picture without a mask left out: give it one, or take it away") for place in bare]
+    repairs += [(place.id, "picture without a mask left out: give it one, or take it away") for place in bare]
     return pairs, repairs + left_out(source, missing, len(pairs))
 
 

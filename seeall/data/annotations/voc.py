@@ -39,14 +39,15 @@ def find(root: Path, names: Sequence[str] | None) -> Found:
 
     Raises: SeeallError for broken XML and for coordinates that are no numbers.
     """
-    pictures = files.below(root / "JPEGImages")
+    twins: list[Repair] = []
+    pictures = files.below(root / "JPEGImages", repairs=twins)
     written = {stem: _read(Path(file)) for stem, file in files.below(root / "Annotations", {".xml"}).items()}
     splits, repairs = listed(root / "ImageSets" / "Main", {*pictures, *written})
     seen = Counter(name for one in written.values() for name, _, _ in one.things)
     classes, unwanted = files.chosen(dict(sorted(seen.items())), names, str(root))
     places = {name: k for k, name in enumerate(classes)}
     base = 0 if any(0 in box[:2] for one in written.values() for _, box, _ in one.things) else 1
-    found = Found("Pascal VOC", root, classes, repairs=[*repairs, *unwanted])
+    found = Found("Pascal VOC", root, classes, repairs=[*twins, *repairs, *unwanted])
     for stem, file in pictures.items():
         id = Path(file).relative_to(root).as_posix()
         one = written.get(stem)

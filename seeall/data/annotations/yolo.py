@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from seeall.data.annotations import files
+from seeall.data.annotations.files import Repair
 from seeall.data.annotations.things import Entry, Found, Note, Thing
 from seeall.types import SeeallError
 
@@ -29,7 +30,8 @@ def find(root: Path, names: Sequence[str] | None) -> Found:
 
     Raises: SeeallError for a line that makes no sense and for a class without a name.
     """
-    places = files.pictures(root, "images")
+    repairs: list[Repair] = []
+    places = files.pictures(root, "images", repairs)
     classes = list(names or _names(root) or ())
     labels = {
         base: {s: Path(f) for s, f in files.below(base / "labels", {".txt"}).items() if Path(s).name != "classes"}
@@ -37,7 +39,7 @@ def find(root: Path, names: Sequence[str] | None) -> Found:
     }
     read = {file: _read(file, len(classes)) for there in labels.values() for file in there.values()}
     most = max((thing.kind for things in read.values() for thing in things), default=-1)
-    found = Found("YOLO text", root, classes or [str(k) for k in range(most + 1)])
+    found = Found("YOLO text", root, classes or [str(k) for k in range(most + 1)], repairs=repairs)
     for place in places:
         file = labels.get(place.base, {}).pop(place.stem, None)
         if file is None:

@@ -2,7 +2,8 @@
 
 Values are places in the list of classes. 255, and the one value that equals the number of classes, stand for pixels
 that belong to none; any other value beyond the classes is an error. Masks of 0 and 255 alone are a background and a
-thing.
+thing; so are masks of 0 and 1 with one name, which is the thing's. Without names, values are classes up to the highest;
+where less than a quarter of those is seen, as with 0, 128 and 255, they are no places in a list, which is an error.
 """
 
 from __future__ import annotations
@@ -30,6 +31,10 @@ from seeall.data.pixels import cores, in_order
 from seeall.types import SeeallError
 
 SUFFIXES = frozenset([".png", ".tif", ".tiff", ".bmp", ".gif", ".jpg", ".jpeg", ".webp", ".pgm", ".ppm"])
+_SPARSE = 4
+"""How many times as many values there may be up to the highest as are seen."""
+_SHOWN = 5
+"""Values in a message."""
 _FEW = 1 << 16
 """Values below this are counted rather than sorted, which is quicker."""
 Colours = Mapping[int, str]
@@ -190,16 +195,23 @@ def _by_value(
 ) -> tuple[list[str], Table, list[Repair]]:
     """Classes in the order of their values, without the ignored ones."""
     repairs: list[Repair] = []
-    if set(where) == {0, IGNORE} and not ignored and (names is None or len(names) == 2):
-        repairs.append((source, f"masks of 0 and {IGNORE} alone: taken as two classes, 0 and 1"))
-        return (
-            list(names or ("background", "thing")),
-            Table(np.array([0, IGNORE]), np.array([0, 1], np.uint8), False),
-            repairs,
-        )
+    pair = list(names or ("background", "thing"))
+    pair = pair if len(pair) > 1 else list(dict.fromkeys(["background", *pair]))
+    binary = ({0, IGNORE}, {0, 1}) if names is not None and len(names) == 1 else ({0, IGNORE},)
+    if set(where) in binary and not ignored and len(pair) == 2:
+        high = max(where)
+        repairs.append((source, f"masks of 0 and {high} alone: taken as two classes, {pair[0]} and {pair[1]}"))
+        return pair, Table(np.array([0, high]), np.array([0, 1], np.uint8), False), repairs
     if names is None:
         plain = [v for v in where if v != IGNORE and str(v) not in ignored]
-        names = [str(v) for v in range(min(max(plain, default=-1), MOST_CLASSES) + 1)]
+        high = max(plain, default=-1)
+        if high >= _SPARSE * len(plain) > 0:
+            shown = ", ".join(map(str, sorted(where)[:_SHOWN])) + (", …" if len(where) > _SHOWN else "")
+            raise SeeallError(
+                f"{where[high]}: values {shown} are too far apart to be classes{_lossy(where[high])}; say what they "
+                "are by --set colours=FILE, 'r g b name' a line"
+            )
+        names = [str(v) for v in range(min(high, MOST_CLASSES) + 1)]
     strange = next((w for w in ignored if w not in names and not w.isdecimal()), None)
     if strange is not None:
         raise SeeallError(

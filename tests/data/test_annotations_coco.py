@@ -157,6 +157,33 @@ def test_crowds_and_both_run_lengths(tmp_path: Path, three: list[Any]) -> None:
     assert set(semantic[three[0].masks()[1]].tolist()) == {2}
 
 
+def test_ids_written_with_a_point(tmp_path: Path, three: list[Any], same: Callable[[Any], None]) -> None:
+    def change(held: dict[str, Any]) -> None:
+        for one in [*held["images"], *held["annotations"], *held["categories"]]:
+            one |= {key: float(value) for key, value in one.items() if key in ("id", "category_id")}
+
+    file = write(tmp_path, three, change)
+    same(find_annotated(str(file), "instance"))
+    change(held := told(three))
+    held["annotations"][1]["bbox"] = [1]
+    file.write_text(json.dumps(held))
+    with pytest.raises(SeeallError, match="annotation 1: bbox is"):
+        find_annotated(str(file), "instance")
+
+
+@pytest.mark.parametrize("task", ["detection", "instance"])
+def test_a_broken_file_beside(tmp_path: Path, three: list[Any], same: Callable[[Any], None], task: str) -> None:
+    write(tmp_path, three)
+    (tmp_path / "notes.json").write_text('{"a": 1}\n{"a": 2}\n')
+    annotated = find_annotated(str(tmp_path), task)
+    same(annotated)
+    assert annotated.repairs[0][0] == "notes.json"
+    assert annotated.repairs[0][1].startswith("JSON file that cannot be read left out: broken JSON: Extra data")
+    (tmp_path / "train.json").write_text("{")
+    with pytest.raises(SeeallError, match=r"train\.json: broken JSON"):
+        find_annotated(str(tmp_path), task)
+
+
 def test_names_choose_and_order(tmp_path: Path, three: list[Any]) -> None:
     write(tmp_path, three)
     assert list(find_annotated(str(tmp_path), "detection", names="dog").classes) == ["dog"]
@@ -210,7 +237,12 @@ def test_another_size_and_a_missing_picture(tmp_path: Path, three: list[Any]) ->
             lambda h: h["annotations"][0].__setitem__("segmentation", {"size": [24, 32], "counts": [3]}),
             "broken run-length encoding",
         ),
-        (lambda h: h["annotations"][0].__setitem__("image_id", [1]), "an annotation without 'image_id'"),
+        (lambda h: h["annotations"][0].pop("image_id"), "an annotation without 'image_id'"),
+        (lambda h: h["annotations"][0].__setitem__("image_id", [1]), r"annotation whose 'image_id' is \[1\], want a"),
+        (lambda h: h["annotations"][0].__setitem__("category_id", 1.5), "annotation whose 'category_id' is 1.5, want"),
+        (lambda h: h["annotations"][0].__setitem__("id", 0.5), "annotation whose 'id' is 0.5, want a whole number"),
+        (lambda h: h["images"][0].__setitem__("id", True), "image whose 'id' is True, want a whole number; mend it"),
+        (lambda h: h["categories"][0].__setitem__("id", float("nan")), "category whose 'id' is nan, want a whole"),
         (lambda h: h["images"].append(h["images"][0]), "an image id is there twice"),
         (lambda h: h["images"].append({**h["images"][0], "id": 99}), r"a\.png is listed twice"),
         (lambda h: h["images"][0].pop("file_name"), "an image without 'file_name'"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,23 @@ def test_a_manifest(folder: Path, tmp_path: Path) -> None:
     assert list(find_annotated(str(tmp_path / "list.csv"), "classification").classes) == ["cat", "dog"]
     with pytest.raises(SeeallError, match="which serves --task classification, not detection"):
         find_annotated(str(tmp_path / "list.csv"), "detection")
+
+
+def test_a_broken_json_file_beside_class_folders(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "data")
+    (tmp_path / "data" / "notes.json").write_text('{"a": 1}\n{"a": 2}\n')
+    annotated = find_annotated(str(tmp_path / "data"), "classification")
+    assert list(annotated.classes) == ["cat", "dog"] and len(annotated) == 48
+    with pytest.raises(SeeallError, match=r"notes\.json: broken JSON: Extra data"):
+        find_annotated(str(tmp_path / "data"), "detection")
+
+
+def test_one_label_is_nothing_to_learn(folder: Path, tmp_path: Path) -> None:
+    rows = [f"{path},cat" for path in sorted((folder / "cat").rglob("*.png"))]
+    (tmp_path / "list.csv").write_text("path,label\n" + "\n".join(rows))
+    with pytest.raises(SeeallError, match=r"list\.csv: every picture has the label cat; add pictures of another"):
+        find_annotated(str(tmp_path / "list.csv"), "classification")
+    assert len(find_annotated(str(tmp_path / "list.csv"), "classification", names="cat,dog").classes) == 2
 
 
 def test_what_is_no_layout(folder: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from seeall.data.annotations import polygons
 from seeall.data.annotations.coco import encode
 from seeall.data.annotations.layouts import find_annotated
-from seeall.data.annotations.polygons import mask
+from seeall.data.annotations.polygons import mask, whole
+from seeall.data.annotations.things import Note, Thing, interpret
 from seeall.types import SeeallError
 
 
@@ -120,6 +123,68 @@ def test_run_lengths(seed: int) -> None:
     packed = encode(values)
     assert isinstance(packed["counts"], str) and json.loads(json.dumps(packed)) == packed
     assert (mask(packed, h, w, "") == values).all()
+    with pytest.raises(SeeallError, match="broken run-length encoding"):
+        mask({"size": [h, w], "counts": packed["counts"] + "1"}, h, w, "")
+
+
+@pytest.mark.parametrize(
+    ("counts", "words"),
+    [
+        ([3], "counts of 3 px for 768 px"),
+        ([767, 2], "exceed"),
+        ([-1, 769], ""),
+        (["a"], ""),
+        ([], "no run lengths"),
+        ("", "no run lengths"),
+        ("h0", "counts of 24 px for 768 px"),
+        ("PPP`", "no run lengths"),
+        ("\u00e9", ""),
+        ("O", "less than nothing"),
+        ("P" + "o" * 30 + "0", "too long"),
+    ],
+)
+def test_run_lengths_that_are_broken(counts: Any, words: str) -> None:
+    for read in (mask, whole):
+        with pytest.raises(SeeallError, match=rf"^a\.json: broken run-length encoding: .*{words}.*; write it again$"):
+            read({"size": [24, 32], "counts": counts}, 24, 32, "a.json")
+
+
+@pytest.mark.parametrize("written", [counted, lambda values: encode(values)["counts"]])
+@pytest.mark.parametrize("boxed", [True, False])
+def test_run_lengths_are_decoded_once_when_masks_are_asked_for(
+    tmp_path: Path, three: list[Any], same: Callable[[Any], None], monkeypatch: pytest.MonkeyPatch,
+    written: Callable[[np.ndarray], Any], boxed: bool,
+) -> None:  # fmt: skip
+    def change(held: dict[str, Any]) -> None:
+        values = [values for shown in three for values in shown.masks()]
+        for one, shape in zip(held["annotations"], values):
+            one["segmentation"] = {"size": list(shape.shape), "counts": written(shape)}
+            if not boxed:
+                del one["bbox"]
+
+    decoded = list[Any]()
+    decode = polygons.coco.decode
+    monkeypatch.setattr(polygons.coco, "decode", lambda packed: decoded.append(packed) or decode(packed))
+    file = write(tmp_path, three, change)
+    for task, times in (("detection", 0), ("instance", 3), ("segmentation", 3)):
+        annotated = find_annotated(str(file), task)
+        assert not decoded
+        same(annotated)
+        assert len(decoded) == times
+        decoded.clear()
+
+
+def test_masks_take_no_more_room_than_they_are(tmp_path: Path) -> None:
+    h, w, n = 300, 400, 40
+    outline = encode(np.ones((h, w), bool))
+    note = Note("", tuple(Thing(0, (0, 0, w, h), outline) for _ in range(n)))
+    most = {}
+    for task in ("instance", "segmentation"):
+        tracemalloc.start()
+        interpret(note, h, w, task=task)
+        most[task] = tracemalloc.get_traced_memory()[1] / (h * w)
+        tracemalloc.stop()
+    assert n <= most["instance"] < n + 5 and most["segmentation"] < 6
 
 
 def test_polygons_off_the_grid() -> None:

@@ -33,6 +33,9 @@ def check(
     settings = catalog.resolve({"annotations": find_annotated}, set or ())["annotations"]
     if sheet is not None and sheet.suffix != ".png":
         raise SeeallError(f"--sheet {sheet}: choose a name that ends in .png")
+    root = Path(data).expanduser()
+    if sheet is not None and root.is_dir() and sheet.resolve().is_relative_to(root.resolve()):
+        raise SeeallError(f"--sheet {sheet} lies inside the data folder {data}; choose a place outside it")
     if sheet is not None and sheet.exists() and not overwrite:
         raise SeeallError(f"--sheet {sheet} is already there; replace it by --overwrite, or choose another name")
     found = checking.check(data, task, **settings)

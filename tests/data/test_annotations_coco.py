@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from seeall.data.annotations import polygons
 from seeall.data.annotations.coco import encode
 from seeall.data.annotations.layouts import find_annotated
-from seeall.data.annotations.polygons import mask
+from seeall.data.annotations.polygons import mask, whole
+from seeall.data.annotations.things import Note, Thing, interpret
 from seeall.types import SeeallError
 
 
@@ -120,6 +123,68 @@ def test_run_lengths(seed: int) -> None:
     packed = encode(values)
     assert isinstance(packed["counts"], str) and json.loads(json.dumps(packed)) == packed
     assert (mask(packed, h, w, "") == values).all()
+    with pytest.raises(SeeallError, match="broken run-length encoding"):
+        mask({"size": [h, w], "counts": packed["counts"] + "1"}, h, w, "")
+
+
+@pytest.mark.parametrize(
+    ("counts", "words"),
+    [
+        ([3], "counts of 3 px for 768 px"),
+        ([767, 2], "exceed"),
+        ([-1, 769], ""),
+        (["a"], ""),
+        ([], "no run lengths"),
+        ("", "no run lengths"),
+        ("h0", "counts of 24 px for 768 px"),
+        ("PPP`", "no run lengths"),
+        ("\u00e9", ""),
+        ("O", "less than nothing"),
+        ("P" + "o" * 30 + "0", "too long"),
+    ],
+)
+def test_run_lengths_that_are_broken(counts: Any, words: str) -> None:
+    for read in (mask, whole):
+        with pytest.raises(SeeallError, match=rf"^a\.json: broken run-length encoding: .*{words}.*; write it again$"):
+            read({"size": [24, 32], "counts": counts}, 24, 32, "a.json")
+
+
+@pytest.mark.parametrize("written", [counted, lambda values: encode(values)["counts"]])
+@pytest.mark.parametrize("boxed", [True, False])
+def test_run_lengths_are_decoded_once_when_masks_are_asked_for(
+    tmp_path: Path, three: list[Any], same: Callable[[Any], None], monkeypatch: pytest.MonkeyPatch,
+    written: Callable[[np.ndarray], Any], boxed: bool,
+) -> None:  # fmt: skip
+    def change(held: dict[str, Any]) -> None:
+        values = [values for shown in three for values in shown.masks()]
+        for one, shape in zip(held["annotations"], values):
+            one["segmentation"] = {"size": list(shape.shape), "counts": written(shape)}
+            if not boxed:
+                del one["bbox"]
+
+    decoded = list[Any]()
+    decode = polygons.coco.decode
+    monkeypatch.setattr(polygons.coco, "decode", lambda packed: decoded.append(packed) or decode(packed))
+    file = write(tmp_path, three, change)
+    for task, times in (("detection", 0), ("instance", 3), ("segmentation", 3)):
+        annotated = find_annotated(str(file), task)
+        assert not decoded
+        same(annotated)
+        assert len(decoded) == times
+        decoded.clear()
+
+
+def test_masks_take_no_more_room_than_they_are(tmp_path: Path) -> None:
+    h, w, n = 300, 400, 40
+    outline = encode(np.ones((h, w), bool))
+    note = Note("", tuple(Thing(0, (0, 0, w, h), outline) for _ in range(n)))
+    most = {}
+    for task in ("instance", "segmentation"):
+        tracemalloc.start()
+        interpret(note, h, w, task=task)
+        most[task] = tracemalloc.get_traced_memory()[1] / (h * w)
+        tracemalloc.stop()
+    assert n <= most["instance"] < n + 5 and most["segmentation"] < 6
 
 
 def test_polygons_off_the_grid() -> None:
@@ -155,6 +220,33 @@ def test_crowds_and_both_run_lengths(tmp_path: Path, three: list[Any]) -> None:
     semantic = find_annotated(str(tmp_path), "segmentation").truth(0, 24, 32).semantic
     assert semantic is not None and set(semantic[three[0].masks()[0] & ~three[0].masks()[1]].tolist()) == {255}
     assert set(semantic[three[0].masks()[1]].tolist()) == {2}
+
+
+def test_ids_written_with_a_point(tmp_path: Path, three: list[Any], same: Callable[[Any], None]) -> None:
+    def change(held: dict[str, Any]) -> None:
+        for one in [*held["images"], *held["annotations"], *held["categories"]]:
+            one |= {key: float(value) for key, value in one.items() if key in ("id", "category_id")}
+
+    file = write(tmp_path, three, change)
+    same(find_annotated(str(file), "instance"))
+    change(held := told(three))
+    held["annotations"][1]["bbox"] = [1]
+    file.write_text(json.dumps(held))
+    with pytest.raises(SeeallError, match="annotation 1: bbox is"):
+        find_annotated(str(file), "instance")
+
+
+@pytest.mark.parametrize("task", ["detection", "instance"])
+def test_a_broken_file_beside(tmp_path: Path, three: list[Any], same: Callable[[Any], None], task: str) -> None:
+    write(tmp_path, three)
+    (tmp_path / "notes.json").write_text('{"a": 1}\n{"a": 2}\n')
+    annotated = find_annotated(str(tmp_path), task)
+    same(annotated)
+    assert annotated.repairs[0][0] == "notes.json"
+    assert annotated.repairs[0][1].startswith("JSON file that cannot be read left out: broken JSON: Extra data")
+    (tmp_path / "train.json").write_text("{")
+    with pytest.raises(SeeallError, match=r"train\.json: broken JSON"):
+        find_annotated(str(tmp_path), task)
 
 
 def test_names_choose_and_order(tmp_path: Path, three: list[Any]) -> None:
@@ -210,7 +302,12 @@ def test_another_size_and_a_missing_picture(tmp_path: Path, three: list[Any]) ->
             lambda h: h["annotations"][0].__setitem__("segmentation", {"size": [24, 32], "counts": [3]}),
             "broken run-length encoding",
         ),
-        (lambda h: h["annotations"][0].__setitem__("image_id", [1]), "an annotation without 'image_id'"),
+        (lambda h: h["annotations"][0].pop("image_id"), "an annotation without 'image_id'"),
+        (lambda h: h["annotations"][0].__setitem__("image_id", [1]), r"annotation whose 'image_id' is \[1\], want a"),
+        (lambda h: h["annotations"][0].__setitem__("category_id", 1.5), "annotation whose 'category_id' is 1.5, want"),
+        (lambda h: h["annotations"][0].__setitem__("id", 0.5), "annotation whose 'id' is 0.5, want a whole number"),
+        (lambda h: h["images"][0].__setitem__("id", True), "image whose 'id' is True, want a whole number; mend it"),
+        (lambda h: h["categories"][0].__setitem__("id", float("nan")), "category whose 'id' is nan, want a whole"),
         (lambda h: h["images"].append(h["images"][0]), "an image id is there twice"),
         (lambda h: h["images"].append({**h["images"][0], "id": 99}), r"a\.png is listed twice"),
         (lambda h: h["images"][0].pop("file_name"), "an image without 'file_name'"),

@@ -128,9 +128,49 @@ def test_without_names(tmp_path: Path, three: list[Any]) -> None:
         )
     annotated = find_annotated(str(tmp_path), "segmentation")
     assert list(annotated.classes) == ["background", "thing"]
-    assert list(annotated.repairs) == [(str(tmp_path), "masks of 0 and 255 alone: taken as two classes, 0 and 1")]
+    words = "masks of 0 and 255 alone: taken as two classes, background and thing"
+    assert list(annotated.repairs) == [(str(tmp_path), words)]
     semantic = annotated.truth(0, 24, 32).semantic
     assert semantic is not None and (semantic == (three[0].semantic() > 0)).all()
+
+
+@pytest.mark.parametrize("high", [1, 255])
+@pytest.mark.parametrize("listed", [True, False])
+def test_one_name_is_the_thing(tmp_path: Path, three: list[Any], high: int, listed: bool) -> None:
+    write(tmp_path, three)
+    (tmp_path / "classes.txt").unlink()
+    if listed:
+        (tmp_path / "classes.txt").write_text("cell\n")
+    for shown in three:
+        values = (shown.semantic() > 0).astype(np.uint8) * high
+        Image.fromarray(values).save(tmp_path / "masks" / f"{shown.stem}.png")
+    annotated = find_annotated(str(tmp_path), "segmentation", names=None if listed else "cell")
+    assert list(annotated.classes) == ["background", "cell"]
+    words = f"masks of 0 and {high} alone: taken as two classes, background and cell"
+    assert list(annotated.repairs) == [(str(tmp_path), words)]
+    semantic = annotated.truth(0, 24, 32).semantic
+    assert semantic is not None and (semantic == (three[0].semantic() > 0)).all()
+    ignored = find_annotated(str(tmp_path), "segmentation", names="cell", ignore=str(high))
+    assert list(ignored.classes) == ["cell"]
+
+
+def test_values_far_apart(tmp_path: Path, three: list[Any]) -> None:
+    write(tmp_path, three)
+    (tmp_path / "classes.txt").unlink()
+    for shown in three:
+        values = np.array([0, 128, 255], np.uint8)[shown.semantic()]
+        Image.fromarray(values).save(tmp_path / "masks" / f"{shown.stem}.png")
+    with pytest.raises(SeeallError, match=r"a\.png: values 0, 128, 255 are too far apart to be classes; say what"):
+        find_annotated(str(tmp_path), "segmentation")
+    (tmp_path / "mine.txt").write_text("0 0 0 background\n128 128 128 cat\n255 255 255 dog\n")
+    annotated = find_annotated(str(tmp_path), "segmentation", colours=str(tmp_path / "mine.txt"))
+    semantic = annotated.truth(0, 24, 32).semantic
+    assert semantic is not None and (semantic == three[0].semantic()).all()
+    assert list(find_annotated(str(tmp_path), "segmentation", ignore="128").classes) == ["0"]
+    for shown in three:
+        values = np.array([0, 3, 8], np.uint8)[shown.semantic()]
+        Image.fromarray(values).save(tmp_path / "masks" / f"{shown.stem}.png")
+    assert len(find_annotated(str(tmp_path), "segmentation").classes) == 9
 
 
 def test_masks_and_pictures_that_do_not_go_together(tmp_path: Path, three: list[Any]) -> None:
@@ -149,6 +189,18 @@ def test_masks_and_pictures_that_do_not_go_together(tmp_path: Path, three: list[
     (tmp_path / "images" / "b.png").unlink()
     with pytest.raises(SeeallError, match="1 of 2 annotated pictures are missing, such as images/b"):
         find_annotated(str(tmp_path), "segmentation")
+
+
+def test_files_that_differ_in_their_suffix_alone(tmp_path: Path, three: list[Any]) -> None:
+    write(tmp_path, three)
+    three[0].save(tmp_path / "images" / "a.tif")
+    Image.fromarray(three[1].semantic()).save(tmp_path / "masks" / "b.tif")
+    annotated = find_annotated(str(tmp_path), "segmentation")
+    assert list(annotated.pictures.ids) == ["images/a.png", "images/b.png", "images/c.png"]
+    assert list(annotated.repairs) == [
+        ("images/a.tif", "file of the same name left out: a.png is taken"),
+        ("masks/b.tif", "file of the same name left out: b.png is taken"),
+    ]
 
 
 def test_a_mask_stored_as_jpeg(tmp_path: Path, three: list[Any]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -58,6 +59,23 @@ def test_a_manifest(folder: Path, tmp_path: Path) -> None:
         find_annotated(str(tmp_path / "list.csv"), "detection")
 
 
+def test_a_broken_json_file_beside_class_folders(folder: Path, tmp_path: Path) -> None:
+    shutil.copytree(folder, tmp_path / "data")
+    (tmp_path / "data" / "notes.json").write_text('{"a": 1}\n{"a": 2}\n')
+    annotated = find_annotated(str(tmp_path / "data"), "classification")
+    assert list(annotated.classes) == ["cat", "dog"] and len(annotated) == 48
+    with pytest.raises(SeeallError, match=r"notes\.json: broken JSON: Extra data"):
+        find_annotated(str(tmp_path / "data"), "detection")
+
+
+def test_one_label_is_nothing_to_learn(folder: Path, tmp_path: Path) -> None:
+    rows = [f"{path},cat" for path in sorted((folder / "cat").rglob("*.png"))]
+    (tmp_path / "list.csv").write_text("path,label\n" + "\n".join(rows))
+    with pytest.raises(SeeallError, match=r"list\.csv: every picture has the label cat; add pictures of another"):
+        find_annotated(str(tmp_path / "list.csv"), "classification")
+    assert len(find_annotated(str(tmp_path / "list.csv"), "classification", names="cat,dog").classes) == 2
+
+
 def test_what_is_no_layout(folder: Path, tmp_path: Path) -> None:
     for data, words in [
         (folder, "no annotations for detection recognised; looked for Pascal VOC, COCO JSON"),
@@ -73,6 +91,8 @@ def test_what_is_no_layout(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(SeeallError, match="masks, ignore and colours are settings of pictures and masks"):
         find_annotated(str(folder), "classification", ignore="1")
     with pytest.raises(SeeallError, match="not of the synthetic world"):
+        find_annotated(WORLD, "detection", ignore="disc")
+    with pytest.raises(SeeallError, match="has 4 classes; names must be as many, not 1"):
         find_annotated(WORLD, "detection", names="disc")
     with pytest.raises(SeeallError, match="every picture has the label disc"):
         find_annotated("scenes:n=4,classes=1", "classification")

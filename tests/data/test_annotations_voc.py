@@ -64,6 +64,24 @@ def test_splits_and_difficult_things(tmp_path: Path, three: list[Any]) -> None:
     assert annotated.split("train").truth(0, 24, 32).crowd.tolist() == [True]
 
 
+@pytest.mark.parametrize("flag", ["", "  1", " -1"])
+def test_splits_of_names_with_spaces(tmp_path: Path, three: list[Any], flag: str) -> None:
+    for shown, stem in zip(three, ("cell", "cell 1", "cell 2")):
+        shown.stem = stem
+    write(tmp_path, three)
+    lists = tmp_path / "ImageSets" / "Main"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text(f"cell{flag}\ncell 1\n")
+    (lists / "test.txt").write_text(f"cell 2{flag}\n")
+    annotated = find_annotated(str(tmp_path), "detection")
+    assert list(annotated.pictures.splits or ()) == ["train", "train", "test"] and not annotated.repairs
+    (tmp_path / "SegmentationClass").mkdir()
+    for shown in three:
+        Image.fromarray(shown.semantic()).save(tmp_path / "SegmentationClass" / f"{shown.stem}.png")
+    annotated = find_annotated(str(tmp_path), "segmentation", names="background,cat,dog")
+    assert list(annotated.pictures.splits or ()) == ["train", "train", "test"]
+
+
 def test_names_choose_and_order(tmp_path: Path, three: list[Any]) -> None:
     write(tmp_path, three)
     assert list(find_annotated(str(tmp_path), "detection", names="dog,cat").classes) == ["dog", "cat"]
@@ -180,6 +198,10 @@ def test_other_tasks(tmp_path: Path, three: list[Any], same: Callable[[Any], Non
     same(find_annotated(str(tmp_path), "segmentation", names="background,cat,dog"))
     usual = find_annotated(str(tmp_path), "segmentation")
     assert len(usual.classes) == 21 and usual.knows == {"semantic"}
+    three[0].save(tmp_path / "JPEGImages" / "a.jpg")
+    for task in ("detection", "segmentation"):
+        repairs = find_annotated(str(tmp_path), task).repairs
+        assert list(repairs) == [("JPEGImages/a.png", "file of the same name left out: a.jpg is taken")]
     border = three[0].semantic()
     border[:2] = 255
     mask = Image.fromarray(border, mode="P")

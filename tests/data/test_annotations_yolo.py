@@ -82,6 +82,22 @@ def test_names_in_yaml(tmp_path: Path, text: str) -> None:
     assert yaml_names(tmp_path / "data.yaml") == ["cat", "dog"]
 
 
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("names: [driver's seat, cat]", ["driver's seat", "cat"]),
+        ("names: [cat, drivers', 5\" nail]", ["cat", "drivers'", '5" nail']),
+        ("names: {0: 'cat, big', 1: driver's seat}", ["cat, big", "driver's seat"]),
+        ("names: ['driver''s seat', \"cat's, dog's\"]", ["driver's seat", "cat's, dog's"]),
+        ("names:\n- driver's seat\n- drivers'\n", ["driver's seat", "drivers'"]),
+        ("names: [cat, dog,]", ["cat", "dog"]),
+    ],
+)
+def test_quotes_in_yaml(tmp_path: Path, text: str, names: list[str]) -> None:
+    (tmp_path / "data.yaml").write_text(text)
+    assert yaml_names(tmp_path / "data.yaml") == names
+
+
 def test_names_elsewhere(tmp_path: Path, three: list[Any]) -> None:
     write(tmp_path, three)
     (tmp_path / "data.yaml").write_text("nc: 2\n")
@@ -122,6 +138,23 @@ def test_labels_and_pictures_that_lack_each_other(tmp_path: Path, three: list[An
         find_annotated(str(tmp_path), "detection")
 
 
+def test_pictures_that_differ_in_their_suffix_alone(tmp_path: Path, three: list[Any]) -> None:
+    write(tmp_path, three, where="train/{}")
+    three[0].save(tmp_path / "train" / "images" / "a.jpg")
+    annotated = find_annotated(str(tmp_path), "detection")
+    assert annotated.pictures.ids[0] == "train/images/a.jpg" and len(annotated) == 3
+    assert list(annotated.repairs) == [("images/a.png", "file of the same name left out: a.jpg is taken")]
+
+
+def test_a_link_to_the_folder_above(tmp_path: Path, three: list[Any]) -> None:
+    write(tmp_path, three)
+    for name in ("images", "labels"):
+        (tmp_path / name / "loop").symlink_to("..")
+    annotated = find_annotated(str(tmp_path), "detection")
+    assert list(annotated.pictures.ids) == ["images/a.png", "images/b.png", "images/c.png"]
+    assert not annotated.repairs
+
+
 def test_outlines_among_boxes(tmp_path: Path, three: list[Any]) -> None:
     write(tmp_path, three)
     (tmp_path / "labels" / "b.txt").write_text(outlines(three[1]))
@@ -141,6 +174,7 @@ def test_outlines_among_boxes(tmp_path: Path, three: list[Any]) -> None:
         ("0.5 0.5 0.5 0.5 0.5", r"line 1: class 0\.5 is no whole number"),
         ("-1 0.5 0.5 0.5 0.5", "line 1: class -1 is no whole number from 0"),
         ("0 0.5 0.5 0.5 0.5 0.9", "line 1: 6 numbers, want class x y width height or"),
+        ("0 -3 .5 .2 .2", "line 1: -3 is no share of the picture; divide px by its width or height"),
         ("0 12 14 20 9", "line 1: 20 is no share of the picture; divide px by its width or height"),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,18 @@ def test_a_sheet(odd: Path) -> None:
     unreadable = [i for i, id in enumerate(annotated.pictures.ids) if id.endswith("f.png")]
     with pytest.raises(SeeallError, match="none of the pictures chosen for the sheet can be read"):
         sheet(annotated, unreadable)
+
+
+def test_a_sheet_among_the_data_is_refused(
+    odd: Path, ssl: Callable[..., tuple[int, str, str]], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    (odd / "sub").mkdir()
+    for name in ("sheet.png", "sub/sheet.png"):
+        code, out, err = ssl("data", "check", odd, "--task", "detection", "--sheet", odd / name)
+        assert code == 2 and out == "" and "sheet.png lies inside the data folder" in err
+        assert not (odd / name).exists()
+    outside = tmp_path_factory.mktemp("outside") / "sheet.png"
+    assert ssl("data", "check", odd, "--task", "detection", "--sheet", outside)[0] == 0 and outside.exists()
 
 
 def test_drawing() -> None:

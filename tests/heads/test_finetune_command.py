@@ -401,6 +401,7 @@ BAD = [
     ("data check {nowhere} --task detection", "no such file or folder"),
     ("data check {things} --task detectoin", "did you mean detection?"),
     ("data check {things} --task detection --sheet {out}.jpg", "choose a name that ends in .png"),
+    ("data check {things} --task detection --sheet {things}/sub/sheet.png", "lies inside the data folder {things}"),
 ]  # fmt: skip
 
 

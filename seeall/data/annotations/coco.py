@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -35,7 +36,7 @@ def find(root: Path, sources: Sequence[Source], names: Sequence[str] | None) -> 
     repairs = []
     for path, _, held in sources:
         told = _categories(path, held)
-        ids, counts = sorted(told), Counter(_get(a, "category_id", path, "annotation") for a in held["annotations"])
+        ids, counts = sorted(told), Counter(_id(a, "category_id", path, "annotation") for a in held["annotations"])
         if ids and ids != list(range(ids[0], ids[0] + len(ids))):
             repairs.append((path.name, f"category ids with holes: {ids[0]} to {ids[-1]}, numbered anew from 0"))
         for id in ids:
@@ -56,13 +57,14 @@ def _add(found: Found, source: Source) -> None:
     told = _categories(path, held)
     places = {name: k for k, name in enumerate(found.classes)}
     kinds = {id: places.get(name) for id, name in told.items()}
-    images = {_get(image, "id", path, "image"): image for image in held["images"]}
+    images = {_id(image, "id", path, "image"): image for image in held["images"]}
     if len(images) < len(held["images"]):
         raise SeeallError(f"{path}: an image id is there twice; number the images anew")
     things: dict[Any, list[Thing]] = {id: [] for id in images}
     for k, one in enumerate(held["annotations"]):
-        where = f"{path}: annotation {one.get('id', k)}"
-        category, image = one["category_id"], _get(one, "image_id", path, "annotation")
+        number = k if one.get("id") is None else _id(one, "id", path, "annotation")
+        where = f"{path}: annotation {number}"
+        category, image = (_id(one, key, path, "annotation") for key in ("category_id", "image_id"))
         if category not in kinds:
             raise SeeallError(f"{where}: category id {category!r} is not among the categories; add it or mend it")
         if image not in images:
@@ -88,7 +90,7 @@ def _categories(path: Path, held: Any) -> dict[Any, str]:
             raise SeeallError(f"{path}: COCO JSON without a list {part!r}; add it")
         if any(not isinstance(one, dict) for one in held[part]):
             raise SeeallError(f"{path}: {part!r} holds something that is no object; take it out")
-    told = {_get(one, "id", path, "category"): str(_get(one, "name", path, "category")) for one in held["categories"]}
+    told = {_id(one, "id", path, "category"): str(_get(one, "name", path, "category")) for one in held["categories"]}
     if any(not isinstance(id, int) for id in told):
         raise SeeallError(f"{path}: a category id that is no whole number; number the categories")
     return told
@@ -99,6 +101,16 @@ def _get(one: dict[str, Any], key: str, path: Path, kind: str) -> Any:
     if not isinstance(value, (int, str)):
         raise SeeallError(f"{path}: an {kind} without {key!r}; add it".replace("an category", "a category"))
     return value
+
+
+def _id(one: dict[str, Any], key: str, path: Path, kind: str) -> Any:
+    """An id: text or a whole number, which may be written 1.0."""
+    value = one.get(key)
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    if isinstance(value, bool) or not isinstance(value, (int, str, NoneType)):
+        raise SeeallError(f"{path}: {kind} whose {key!r} is {value!r}, want a whole number; mend it")
+    return _get(one, key, path, kind)
 
 
 def _folder(path: Path, names: Sequence[str]) -> Path:

@@ -52,15 +52,30 @@ def load_json(path: Path) -> Any:
         raise SeeallError(f"{path}: broken JSON: {str(fault).splitlines()[0]}; write it again") from None
 
 
-def below(folder: Path, suffixes: frozenset[str] | set[str] = EXTENSIONS) -> dict[str, str]:
-    """Path below `folder` without suffix → file, sorted, of all files that end so; hidden ones are left out."""
+def below(
+    folder: Path, suffixes: frozenset[str] | set[str] = EXTENSIONS, repairs: list[Repair] | None = None
+) -> dict[str, str]:
+    """Path below `folder` without suffix → file, sorted, of all files that end so; hidden ones are left out.
+
+    Links are followed, each folder once. Of files that differ in their suffix alone the first counts; `repairs` is
+    told of the others.
+    """
     found: dict[str, str] = {}
+    seen: set[str] = set()
     for here, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        real = os.path.realpath(here)
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and real not in seen)
+        if real in seen:
+            continue
+        seen.add(real)
         for name in sorted(names):
             file = Path(here) / name
-            if file.suffix.lower() in suffixes and not name.startswith("."):
-                found.setdefault(file.relative_to(folder).with_suffix("").as_posix(), str(file))
+            if file.suffix.lower() not in suffixes or name.startswith("."):
+                continue
+            first = found.setdefault(file.relative_to(folder).with_suffix("").as_posix(), str(file))
+            if first != str(file) and repairs is not None:
+                where = file.relative_to(folder.parent).as_posix()
+                repairs.append((where, f"file of the same name left out: {Path(first).name} is taken"))
     return dict(sorted(found.items()))
 
 
@@ -72,11 +87,14 @@ def homes(root: Path, name: str) -> list[tuple[str | None, Path]]:
     return [(SPLITS[p.name.lower()], p) for p in tops]
 
 
-def pictures(root: Path, name: str) -> list[Place]:
-    """The pictures of the folders `name`, with splits from folders train, val, test above or below them."""
+def pictures(root: Path, name: str, repairs: list[Repair]) -> list[Place]:
+    """The pictures of the folders `name`, with splits from folders train, val, test above or below them.
+
+    repairs: told what `below` tells
+    """
     found = []
     for split, base in homes(root, name):
-        there = below(base / name)
+        there = below(base / name, repairs=repairs)
         tops = {Path(stem).parts[0].lower() if "/" in stem else "" for stem in there}
         inner = split is None and tops and tops <= SPLITS.keys()
         for stem, file in there.items():

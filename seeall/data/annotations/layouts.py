@@ -12,7 +12,7 @@ A folder is looked at itself, or the only folder in it, and so on. What a layout
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -21,7 +21,7 @@ from seeall import catalog
 from seeall.data.annotations import coco, files, via, voc, world, yolo
 from seeall.data.annotations import masks as mask_folders
 from seeall.data.annotations.coco import Source
-from seeall.data.annotations.files import Place
+from seeall.data.annotations.files import Place, Repair
 from seeall.data.annotations.things import annotated
 from seeall.data.annotations.truth import Annotated, Truth
 from seeall.data.pictures import MANIFESTS, SPLITS
@@ -78,10 +78,11 @@ def find_annotated(
         raise SeeallError(f"{data}: no such file or folder")
     wanted = files.named(names)
     sources: list[Source] = []
+    repairs: list[Repair] = []
     if root.is_dir():
         held: dict[Path, Any] = {}
         root, kind = _recognised(root, task, layout, masks, held)
-        sources = _jsons(root, kind, held) if kind in ("coco", "via") else []
+        sources = _jsons(root, kind, held, repairs) if kind in ("coco", "via") else []
     elif root.suffix.lower() == ".json":
         sources = [(root, None, files.load_json(root))]
         kind, root = _content(sources[0][2], root), root.parent
@@ -95,19 +96,23 @@ def find_annotated(
     if kind == "labels":
         return _labelled(data, wanted)
     if kind == "masks":
-        places = files.pictures(root, "images")
-        return mask_folders.find(root, data, places, masks, names=wanted, ignore=ignore, colours=colours)
+        places = files.pictures(root, "images", repairs)
+        return mask_folders.find(
+            root, data, places, masks, names=wanted, ignore=ignore, colours=colours, repairs=repairs
+        )
     if kind == "voc" and task == "segmentation":
         where = masks or "SegmentationClass/{stem}.png"
+        places = _voc_places(root, where, repairs)
         listed = wanted or (files.lines(root / "classes.txt") if (root / "classes.txt").is_file() else voc.CLASSES)
         return mask_folders.find(
-            root, data, _voc_places(root, where), where, names=listed, ignore=ignore, colours=colours
+            root, data, places, where, names=listed, ignore=ignore, colours=colours, repairs=repairs
         )
     if kind == "voc":
         return annotated(voc.find(root, wanted), data, task)
     if kind == "yolo":
         return annotated(yolo.find(root, wanted), data, task)
-    return annotated((coco if kind == "coco" else via).find(root, sources, wanted), data, task)
+    found = (coco if kind == "coco" else via).find(root, sources, wanted)
+    return annotated(replace(found, repairs=[*repairs, *found.repairs]), data, task)
 
 
 def _recognised(root: Path, task: str, layout: str, masks: str | None, held: dict[Path, Any]) -> tuple[Path, str]:
@@ -123,6 +128,8 @@ def _recognised(root: Path, task: str, layout: str, masks: str | None, held: dic
         here = inner[0]
     if layout == "labels" or (layout == "auto" and task == "classification"):
         return root, "labels"
+    if layout in ("auto", "coco", "via") and (fault := next(_faults(held), None)):
+        raise fault
     looked = (
         CALLED[layout] if layout != "auto" else ", ".join(CALLED[k] for k in ("voc", "coco", "yolo", "via", "masks"))
     )
@@ -147,10 +154,17 @@ def _kinds(root: Path, masks: str | None, layout: str, held: dict[Path, Any]) ->
 
 
 def _loaded(path: Path, held: dict[Path, Any]) -> Any:
-    """What a JSON file holds, read once."""
+    """What a JSON file holds, read once; what is wrong with it where it is broken."""
     if path not in held:
-        held[path] = files.load_json(path)
+        try:
+            held[path] = files.load_json(path)
+        except SeeallError as fault:
+            held[path] = fault
     return held[path]
+
+
+def _faults(held: dict[Path, Any]) -> Iterator[SeeallError]:
+    return (one for one in held.values() if isinstance(one, SeeallError))
 
 
 def _paths(root: Path) -> list[tuple[Path, str | None]]:
@@ -169,9 +183,15 @@ def _split(stem: str) -> str | None:
     return next((SPLITS[word] for word in words if word in SPLITS), None)
 
 
-def _jsons(root: Path, kind: str, held: dict[Path, Any]) -> list[Source]:
-    """The JSON files of `root` that are in one layout; one that is broken is an error, one in another is not."""
+def _jsons(root: Path, kind: str, held: dict[Path, Any], repairs: list[Repair]) -> list[Source]:
+    """The JSON files of `root` that are in one layout; a broken one of a split is an error, another is left out."""
     read = [(path, split, _loaded(path, held)) for path, split in _paths(root)]
+    for path, split, one in read:
+        if isinstance(one, SeeallError):
+            if split is not None:
+                raise one
+            fault = str(one).removeprefix(f"{path}: ")
+            repairs.append((path.relative_to(root).as_posix(), f"JSON file that cannot be read left out: {fault}"))
     found = [one for one in read if (via.content(one[2]) is not None if kind == "via" else _is_coco(one[2]))]
     if len(found) > 1 and all(split is None for _, split, _ in found) and kind == "coco":
         told = ", ".join(path.name for path, _, _ in found)
@@ -204,13 +224,14 @@ def _served(data: str, kind: str, task: str, root: Path) -> None:
         raise SeeallError(f"{data} is {CALLED[kind]}, which serves {tasks}, not {task}")
 
 
-def _voc_places(root: Path, template: str) -> list[Place]:
+def _voc_places(root: Path, template: str, repairs: list[Repair]) -> list[Place]:
     """The pictures that have a mask, which in VOC are few."""
     lists = root / "ImageSets"
-    splits, _ = voc.listed(lists / ("Segmentation" if (lists / "Segmentation").is_dir() else "Main"))
+    pictures = files.below(root / "JPEGImages", repairs=repairs)
+    splits, _ = voc.listed(lists / ("Segmentation" if (lists / "Segmentation").is_dir() else "Main"), pictures)
     return [
         Place(f"JPEGImages/{Path(file).name}", file, root, stem, splits.get(stem))
-        for stem, file in files.below(root / "JPEGImages").items()
+        for stem, file in pictures.items()
         if (root / template.replace("{stem}", stem)).is_file()
     ]
 
@@ -224,6 +245,8 @@ def _labelled(data: str, names: Sequence[str] | None) -> Annotated:
         if strange is not None:
             raise SeeallError(f"{data}: label {strange!r} is not among names; {catalog.suggest(strange, names)}")
         targets, classes = [list(names).index(classes[k]) for k in targets], list(names)
+    if len(classes) < 2:
+        raise SeeallError(f"{data}: every picture has the label {classes[0]}; add pictures of another")
     return Annotated(pictures, classes, frozenset({"label"}), targets, _label)
 
 

@@ -2,7 +2,8 @@
 
 Values are places in the list of classes. 255, and the one value that equals the number of classes, stand for pixels
 that belong to none; any other value beyond the classes is an error. Masks of 0 and 255 alone are a background and a
-thing.
+thing; so are masks of 0 and 1 with one name, which is the thing's. Without names, values are classes up to the highest;
+where less than a quarter of those is seen, as with 0, 128 and 255, they are no places in a list, which is an error.
 """
 
 from __future__ import annotations
@@ -30,6 +31,10 @@ from seeall.data.pixels import cores, in_order
 from seeall.types import SeeallError
 
 SUFFIXES = frozenset([".png", ".tif", ".tiff", ".bmp", ".gif", ".jpg", ".jpeg", ".webp", ".pgm", ".ppm"])
+_SPARSE = 4
+"""How many times as many values there may be up to the highest as are seen."""
+_SHOWN = 5
+"""Values in a message."""
 _FEW = 1 << 16
 """Values below this are counted rather than sorted, which is quicker."""
 Colours = Mapping[int, str]
@@ -47,17 +52,18 @@ class Table:
 
 def find(
     root: Path, source: str, places: Sequence[Place], template: str | None, *, names: Sequence[str] | None,
-    ignore: str | None, colours: str | None,
+    ignore: str | None, colours: str | None, repairs: Sequence[Repair] = (),
 ) -> Annotated:  # fmt: skip
     """The pictures at `places` that have a mask. Reads every mask.
 
     template: the mask's file relative to the folder above the pictures, `{stem}` for the picture's name without its
         suffix; None for `masks/` and any suffix · names, ignore, colours: see `layouts.find_annotated`
+    repairs: what was mended to find the places
 
     Raises: SeeallError where there are no masks, for one that cannot be read or measures what its picture does not,
         and for a value or colour that is no class.
     """
-    pairs, repairs = _paired(root, source, places, template)
+    pairs, mended = _paired(root, source, places, template)
     named = _colours(root, colours)
     scans = _scan([mask for _, mask in pairs], named is not None)
     for (place, mask), (size, _), real in zip(pairs, scans, files.sizes([place.file for place, _ in pairs])):
@@ -74,7 +80,7 @@ def find(
         classes, table, told = _by_value(
             source, names or _listed(root, pairs), _words(ignore), where, counts, len(pairs)
         )
-        repairs += told
+        mended += told
     if len(classes) > MOST_CLASSES or not classes:
         raise SeeallError(f"{source}: {len(classes)} classes in masks, want 1 to {MOST_CLASSES}; see names and ignore")
     splits = [place.split for place, _ in pairs]
@@ -83,7 +89,9 @@ def find(
         splits=splits if any(splits) else None, root=root,
     )  # fmt: skip
     reading = functools.partial(interpret, table=table)
-    return Annotated(pictures, classes, frozenset({"semantic"}), [mask for _, mask in pairs], reading, repairs)
+    return Annotated(
+        pictures, classes, frozenset({"semantic"}), [mask for _, mask in pairs], reading, [*repairs, *mended]
+    )
 
 
 def interpret(mask: str, height: int, width: int, *, table: Table) -> Truth:
@@ -107,8 +115,10 @@ def _paired(
     missing: list[tuple[str, str]] = []
     if template is not None and "{stem}" not in template:
         raise SeeallError(f"masks={template}: say where the picture's name goes, as in masks/{{stem}}_L.png")
+    repairs: list[Repair] = []
     there = {
-        base: files.below(base / "masks", SUFFIXES) if template is None else {} for base in {p.base for p in places}
+        base: files.below(base / "masks", SUFFIXES, repairs) if template is None else {}
+        for base in sorted({p.base for p in places})
     }
     for place in places:
         mask = there[place.base].pop(place.stem, None)
@@ -126,7 +136,7 @@ def _paired(
     if not pairs:
         wanted = (template or "masks/{stem}.png").replace("{stem}", places[0].stem)
         raise SeeallError(f"{source}: none of {len(places)} pictures has a mask; looked for {places[0].base / wanted}")
-    repairs = [(place.id, "picture without a mask left out: give it one, or take it away") for place in bare]
+    repairs += [(place.id, "picture without a mask left out: give it one, or take it away") for place in bare]
     return pairs, repairs + left_out(source, missing, len(pairs))
 
 
@@ -185,16 +195,23 @@ def _by_value(
 ) -> tuple[list[str], Table, list[Repair]]:
     """Classes in the order of their values, without the ignored ones."""
     repairs: list[Repair] = []
-    if set(where) == {0, IGNORE} and not ignored and (names is None or len(names) == 2):
-        repairs.append((source, f"masks of 0 and {IGNORE} alone: taken as two classes, 0 and 1"))
-        return (
-            list(names or ("background", "thing")),
-            Table(np.array([0, IGNORE]), np.array([0, 1], np.uint8), False),
-            repairs,
-        )
+    pair = list(names or ("background", "thing"))
+    pair = pair if len(pair) > 1 else list(dict.fromkeys(["background", *pair]))
+    binary = ({0, IGNORE}, {0, 1}) if names is not None and len(names) == 1 else ({0, IGNORE},)
+    if set(where) in binary and not ignored and len(pair) == 2:
+        high = max(where)
+        repairs.append((source, f"masks of 0 and {high} alone: taken as two classes, {pair[0]} and {pair[1]}"))
+        return pair, Table(np.array([0, high]), np.array([0, 1], np.uint8), False), repairs
     if names is None:
         plain = [v for v in where if v != IGNORE and str(v) not in ignored]
-        names = [str(v) for v in range(min(max(plain, default=-1), MOST_CLASSES) + 1)]
+        high = max(plain, default=-1)
+        if high >= _SPARSE * len(plain) > 0:
+            shown = ", ".join(map(str, sorted(where)[:_SHOWN])) + (", …" if len(where) > _SHOWN else "")
+            raise SeeallError(
+                f"{where[high]}: values {shown} are too far apart to be classes{_lossy(where[high])}; say what they "
+                "are by --set colours=FILE, 'r g b name' a line"
+            )
+        names = [str(v) for v in range(min(high, MOST_CLASSES) + 1)]
     strange = next((w for w in ignored if w not in names and not w.isdecimal()), None)
     if strange is not None:
         raise SeeallError(

@@ -22,6 +22,8 @@ Outline = Sequence[Polygon] | dict[str, Any]
 """Polygons that together are one thing; or a run-length encoding, `size` and `counts`."""
 Box = tuple[float, float, float, float]
 """xyxy, px."""
+_LONGEST = 7
+"""Characters of a number in a run-length encoding, which has 32 bits."""
 _CORNERS = 64
 """Of the polygon that stands for an ellipse."""
 
@@ -29,14 +31,22 @@ _CORNERS = 64
 def mask(outline: Outline, height: int, width: int, where: str) -> NDArray[np.bool_]:
     """(H, W) of one outline. Raises SeeallError for a run-length encoding of another size, or one that is broken."""
     if isinstance(outline, dict):
-        if tuple(outline["size"]) != (height, width):
-            said = "x".join(str(n) for n in reversed(outline["size"]))
-            raise SeeallError(f"{where}: a mask of {said} px for a picture of {width}x{height} px; scale either")
-        return np.asarray(coco.decode(_packed(outline, where)), np.bool_)
+        return np.asarray(coco.decode(whole(outline, height, width, where)), np.bool_)
     flat = [np.ascontiguousarray(polygon, np.float64).ravel().tolist() for polygon in outline]
     if not flat:
         return np.zeros((height, width), np.bool_)
     return np.asarray(coco.decode(coco.merge(coco.frPyObjects(flat, height, width))), np.bool_)
+
+
+def whole(outline: dict[str, Any], height: int, width: int, where: str) -> dict[str, Any]:
+    """A run-length encoding with its counts as text, found to fit the picture without decoding it.
+
+    Raises: SeeallError for one of another size, or one that is broken.
+    """
+    if tuple(outline["size"]) != (height, width):
+        said = "x".join(str(n) for n in reversed(outline["size"]))
+        raise SeeallError(f"{where}: a mask of {said} px for a picture of {width}x{height} px; scale either")
+    return _packed(outline, where)
 
 
 def bounds(outline: Outline, where: str) -> Box:
@@ -72,12 +82,35 @@ def _packed(outline: dict[str, Any], where: str) -> dict[str, Any]:
     """A run-length encoding with its counts as text, found to be whole."""
     try:
         height, width = (int(n) for n in outline["size"])
-        packed: dict[str, Any] = outline
-        if isinstance(outline["counts"], list):
-            packed = coco.frPyObjects(outline, height, width)
-        coco.decode(packed)
-        return packed
+        counts = outline["counts"]
+        if isinstance(counts, list):
+            counts = coco.frPyObjects(outline, height, width)["counts"]
+        counts = counts.encode("ascii") if isinstance(counts, str) else counts
+        if (there := _length(counts)) != height * width:
+            raise ValueError(f"counts of {there} px for {height * width} px")
+        return {"size": [height, width], "counts": counts}
     except (ValueError, TypeError, KeyError, OverflowError, RuntimeError) as fault:
         raise SeeallError(
             f"{where}: broken run-length encoding: {str(fault).splitlines()[0]}; write it again"
         ) from None
+
+
+def _length(counts: bytes) -> int:
+    """The sum of run lengths written as text: six bits a character, of which one says that the number goes on.
+
+    From the third on, a number is the difference to the one before last. Raises ValueError for what is no such text.
+    """
+    bits = np.frombuffer(counts, np.uint8).astype(np.int64) - 48
+    ends = np.flatnonzero(bits & 32 == 0)
+    if not len(bits) or bits.min() < 0 or bits.max() > 63 or bits[-1] & 32:
+        raise ValueError("text that is no run lengths")
+    starts = np.concatenate([[0], ends[:-1] + 1])
+    sizes = ends - starts + 1
+    if sizes.max() > _LONGEST:
+        raise ValueError("a run that is too long")
+    shifts = 5 * (np.arange(len(bits)) - np.repeat(starts, sizes))
+    numbers = np.add.reduceat((bits & 31) << shifts, starts) - ((bits[ends] >> 4 & 1) << 5 * sizes)
+    runs = np.concatenate([numbers[:1], numbers[1::2].cumsum(), numbers[2::2].cumsum()])
+    if runs.min() < 0:
+        raise ValueError("a run of less than nothing")
+    return int(runs.sum())

@@ -127,15 +127,19 @@ def interpret(note: Note, height: int, width: int, *, task: str) -> Truth:
     kept = [(thing, box) for thing, box in zip(placed, boxes) if box is not None]
     if task == "detection":
         return _truth(kept)
-    masks = [polygons.mask(thing.outline or [], height, width, note.where) for thing, _ in kept]
     if task == "segmentation":
         semantic = np.zeros((height, width), np.uint8)
-        for (thing, _), mask in sorted(zip(kept, masks), key=lambda pair: not pair[0][0].crowd):
+        for thing, _ in sorted(kept, key=lambda pair: not pair[0].crowd):
+            mask = polygons.mask(thing.outline or [], height, width, note.where)
             semantic[mask] = IGNORE if thing.crowd else thing.kind + 1
         return Truth(semantic=semantic)
-    shown = [k for k, mask in enumerate(masks) if mask.any()]
-    stack = np.stack([masks[k] for k in shown]) if shown else np.zeros((0, height, width), np.bool_)
-    return _truth([kept[k] for k in shown], stack)
+    masks, shown = np.empty((len(kept), height, width), np.bool_), list[tuple[Thing, Box]]()
+    for thing, box in kept:
+        mask = polygons.mask(thing.outline or [], height, width, note.where)
+        if mask.any():
+            masks[len(shown)] = mask
+            shown.append((thing, box))
+    return _truth(shown, masks[: len(shown)])
 
 
 def _truth(kept: Sequence[tuple[Thing, Box]], masks: NDArray[np.bool_] | None = None) -> Truth:
@@ -182,7 +186,7 @@ def _mended(note: Note, size: tuple[int, int] | None, task: str, classes: Sequen
     for thing in note.things:
         placed = _placed(thing, note, height, width)
         if isinstance(thing.outline, dict):
-            polygons.mask(thing.outline, height, width, note.where)
+            polygons.whole(thing.outline, height, width, note.where)
         box = _box(placed, note.where)
         wrong = _wrong(box, height, width)
         if wrong:

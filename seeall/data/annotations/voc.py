@@ -7,8 +7,9 @@ all of it is taken to count from 0, the far end not in the box. What is difficul
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 from xml.etree import ElementTree
@@ -38,14 +39,15 @@ def find(root: Path, names: Sequence[str] | None) -> Found:
 
     Raises: SeeallError for broken XML and for coordinates that are no numbers.
     """
-    pictures = files.below(root / "JPEGImages")
+    twins: list[Repair] = []
+    pictures = files.below(root / "JPEGImages", repairs=twins)
     written = {stem: _read(Path(file)) for stem, file in files.below(root / "Annotations", {".xml"}).items()}
-    splits, repairs = listed(root / "ImageSets" / "Main")
+    splits, repairs = listed(root / "ImageSets" / "Main", {*pictures, *written})
     seen = Counter(name for one in written.values() for name, _, _ in one.things)
     classes, unwanted = files.chosen(dict(sorted(seen.items())), names, str(root))
     places = {name: k for k, name in enumerate(classes)}
     base = 0 if any(0 in box[:2] for one in written.values() for _, box, _ in one.things) else 1
-    found = Found("Pascal VOC", root, classes, repairs=[*repairs, *unwanted])
+    found = Found("Pascal VOC", root, classes, repairs=[*twins, *repairs, *unwanted])
     for stem, file in pictures.items():
         id = Path(file).relative_to(root).as_posix()
         one = written.get(stem)
@@ -64,8 +66,11 @@ def find(root: Path, names: Sequence[str] | None) -> Found:
     return found
 
 
-def listed(folder: Path) -> tuple[dict[str, str], list[Repair]]:
-    """Stem → split, from train.txt (or trainval.txt), val.txt and test.txt; of two splits the later counts."""
+def listed(folder: Path, stems: Container[str]) -> tuple[dict[str, str], list[Repair]]:
+    """Stem → split, from train.txt (or trainval.txt), val.txt and test.txt; of two splits the later counts.
+
+    A line that is none of `stems` may end in the -1, 0 or 1 of the lists that VOC has for each class.
+    """
     splits: dict[str, str] = {}
     repairs: list[Repair] = []
     first = "train" if (folder / "train.txt").is_file() or (folder / "val.txt").is_file() else "trainval"
@@ -74,7 +79,7 @@ def listed(folder: Path) -> tuple[dict[str, str], list[Repair]]:
             continue
         split = name.removesuffix("val") or name
         for line in files.lines(folder / f"{name}.txt"):
-            stem = line.split()[0]
+            stem = line if line in stems else re.sub(r"\s+(-1|0|1)$", "", line)
             if splits.get(stem, split) != split:
                 repairs.append((stem, f"listed in two splits: {splits[stem]} and {split}, taken as {split}"))
             splits[stem] = split

@@ -14,11 +14,14 @@ from pathlib import Path
 import numpy as np
 
 from seeall.data.annotations import files
+from seeall.data.annotations.files import Repair
 from seeall.data.annotations.things import Entry, Found, Note, Thing
 from seeall.types import SeeallError
 
 _FARTHEST = 2.0
 """A share beyond which a coordinate must be meant in px."""
+_ITEM = re.compile(r"(?:\s*\d+\s*:)?\s*(?:'(?:[^']|'')*'|\"[^\"]*\"|[^\s,'\"][^,]*)")
+"""A name in brackets, with its number where it has one; quotes count where they open it."""
 _LISTS = ("classes.txt", "obj.names", "labels/classes.txt")
 
 
@@ -27,7 +30,8 @@ def find(root: Path, names: Sequence[str] | None) -> Found:
 
     Raises: SeeallError for a line that makes no sense and for a class without a name.
     """
-    places = files.pictures(root, "images")
+    repairs: list[Repair] = []
+    places = files.pictures(root, "images", repairs)
     classes = list(names or _names(root) or ())
     labels = {
         base: {s: Path(f) for s, f in files.below(base / "labels", {".txt"}).items() if Path(s).name != "classes"}
@@ -35,7 +39,7 @@ def find(root: Path, names: Sequence[str] | None) -> Found:
     }
     read = {file: _read(file, len(classes)) for there in labels.values() for file in there.values()}
     most = max((thing.kind for things in read.values() for thing in things), default=-1)
-    found = Found("YOLO text", root, classes or [str(k) for k in range(most + 1)])
+    found = Found("YOLO text", root, classes or [str(k) for k in range(most + 1)], repairs=repairs)
     for place in places:
         file = labels.get(place.base, {}).pop(place.stem, None)
         if file is None:
@@ -70,7 +74,7 @@ def yaml_names(file: Path) -> list[str] | None:
             if text.count("[") + text.count("{") <= text.count("]") + text.count("}"):
                 break
             text += " " + line.strip()
-        items = [part.strip() for part in re.findall(r"(?:'[^']*'|\"[^\"]*\"|[^,'\"])+", text.strip("[]{} "))]
+        items = [part.strip() for part in _ITEM.findall(text.strip("[]{} "))]
     else:
         items = []
         for line in lines[start + 1 :]:
@@ -81,7 +85,14 @@ def yaml_names(file: Path) -> list[str] | None:
     told = {int(m[1]): m[2] for m in numbered if m} if all(numbered) else dict(enumerate(items))
     if sorted(told) != list(range(len(told))):
         raise SeeallError(f"{file}: the numbers of names are not 0 to {len(told) - 1}; name every class")
-    return [told[k].strip().strip("'\"") for k in sorted(told)] or None
+    return [_unquoted(told[k].strip()) for k in sorted(told)] or None
+
+
+def _unquoted(name: str) -> str:
+    """What a name in YAML says."""
+    if len(name) > 1 and name[0] == name[-1] and name[0] in "'\"":
+        return name[1:-1].replace("''", "'") if name[0] == "'" else name[1:-1]
+    return name
 
 
 def _read(file: Path, classes: int) -> list[Thing]:
@@ -106,8 +117,8 @@ def _read(file: Path, classes: int) -> list[Thing]:
             raise SeeallError(
                 f"{where}: {len(values)} numbers, want class x y width height or class x y x y x y …; mend it"
             )
-        if max(map(abs, shape)) > _FARTHEST:
-            raise SeeallError(f"{where}: {max(shape):g} is no share of the picture; divide px by its width or height")
+        if abs(worst := max(shape, key=abs)) > _FARTHEST:
+            raise SeeallError(f"{where}: {worst:g} is no share of the picture; divide px by its width or height")
         if len(shape) == 4:
             x, y, w, h = shape
             things.append(Thing(kind, (x - w / 2, y - h / 2, x + w / 2, y + h / 2)))

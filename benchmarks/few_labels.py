@@ -1,10 +1,10 @@
 """A tenth of the labels: heads on a backbone that has seen the rest without labels, beside the same from nothing.
 
-    python benchmarks/few_labels.py [--seeds 0,1,2] [--only detection] [--pretrain-epochs 48] [--epochs 30] [--json FILE]
+    python benchmarks/few_labels.py [--seeds 0,1,2] [--only detection] [--pretrain-epochs 48] [--epochs 30] [--json F]
 
-2,000 pictures of the synthetic world, 48 px, 20 of each of 100 things. The backbone, a ResNet-18, is
-pretrained on all of them without labels; then classification, detection and segmentation are learnt from 200 of them,
-drawn by the seed, and judged by 500 pictures that neither has seen. Pretraining and head share the seed.
+2,000 pictures of the synthetic world, 48 px, 20 of each of 100 things. The backbone, a ResNet-18, is pretrained on all
+of them without labels; then classification, detection and segmentation are learnt from 200 of them, drawn by the seed,
+and judged by 500 pictures that neither has seen. Pretraining and head share the seed.
 """
 
 from __future__ import annotations

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from seeall.data.decode import EXTENSIONS, Pixels, Unreadable
 from seeall.data.pictures import Pictures, find
 from seeall.heads import build, tiles
 from seeall.heads.examine import as_truth, drawn
-from seeall.heads.prediction import BATCH, Head, Prediction
+from seeall.heads.prediction import Head, Prediction, together
 from seeall.metrics.detection import Found
 from seeall.types import SeeallError
 
@@ -28,6 +29,8 @@ OVERLAP = 0.25
 """Of a tile's side."""
 _NAMED = 5
 """Classes of a picture that are named, the surest ones."""
+_BEGUN = ".unfinished"
+"""A file that is in the folder from the beginning to the end: what was begun and never finished can be replaced."""
 
 
 def predict(
@@ -37,6 +40,7 @@ def predict(
 
     `out/pictures/` what was seen, drawn, small pictures enlarged · `out/masks/` PNG, a class for each pixel
     `out/predictions.json` COCO's layout for things, one entry a picture otherwise
+    `out/skipped.csv` pictures that could not be read, and why, if there were any
 
     inputs: files, folders, manifests, videos, scenes:… · score: the least of things that are drawn; all found are in
     the JSON · tile: side of the pieces, px, in which pictures larger than that are looked at; 0: each as a whole
@@ -52,21 +56,19 @@ def predict(
     book = _Book(out, recipe, score)
     with bar("predicting", sum(map(len, found))) as progress:
         for pictures in found:
-            for start in range(0, len(pictures), BATCH):
-                rows = range(start, min(start + BATCH, len(pictures)))
-                readable = list(_readable(pictures, rows, book))
-                said = _seen(head, [pixels for _, pixels in readable], tile) if readable else []  # type: ignore[arg-type]
-                for (name, pixels), prediction in zip(readable, said):
+            for some in together(_readable(pictures, book), lambda one: one[1].shape[:2]):
+                said = _seen(head, [pixels for _, pixels in some], tile)  # type: ignore[arg-type]
+                for (name, pixels), prediction in zip(some, said):
                     book.write(name, pixels, prediction)
-                progress.update(len(rows))
+                    progress.update(1)
     if not book.count:
-        shutil.rmtree(out / "pictures")
+        _clear(out)
         raise SeeallError(f"none of the pictures can be read; the first: {book.skipped[0][0]} ({book.skipped[0][1]})")
     return book.close()
 
 
-def _readable(pictures: Pictures, rows: range, book: _Book) -> Any:
-    for row in rows:
+def _readable(pictures: Pictures, book: _Book) -> Iterator[tuple[str, Pixels]]:
+    for row in range(len(pictures)):
         try:
             yield pictures.ids[row], pictures.read(row)
         except Unreadable as fault:
@@ -88,20 +90,28 @@ def _prepare(out: Path, overwrite: bool, roots: Sequence[Path | None]) -> None:
 
     for root in roots:
         refuse_inside(out, root)
-    if out.is_dir() and any(out.iterdir()):
+    if out.is_dir() and any(part.suffix != durable.PARTIAL for part in out.iterdir()):
         if not overwrite:
             raise SeeallError(f"--out {out} is not empty: choose another, or replace what is there by --overwrite")
-        if not (out / "predictions.json").exists():
-            raise SeeallError(f"--out {out} holds no finished prediction, so it is not overwritten; remove it")
+        if not any((out / name).exists() for name in ("predictions.json", _BEGUN)):
+            raise SeeallError(
+                f"--out {out} holds no finished prediction, nor one begun, so it is not overwritten; remove it"
+            )
+    durable.save(out / _BEGUN, lambda file: file.write(b""))
     try:
-        for old in ("pictures", "masks", "predictions.json"):
-            if (out / old).is_dir():
-                shutil.rmtree(out / old)
-            else:
-                (out / old).unlink(missing_ok=True)
-        (out / "pictures").mkdir(parents=True)
+        _clear(out, (_BEGUN,))
+        (out / "pictures").mkdir()
     except OSError as fault:
         raise SeeallError(f"--out {out}: cannot be written: {fault.strerror}") from None
+
+
+def _clear(out: Path, kept: Sequence[str] = ()) -> None:
+    """Take away what a prediction consists of, and nothing else; what says that one was begun goes last."""
+    for name in ("pictures", "masks", "predictions.json", "skipped.csv", _BEGUN):
+        if (out / name).is_dir():
+            shutil.rmtree(out / name)
+        elif name not in kept:
+            (out / name).unlink(missing_ok=True)
 
 
 class _Book:
@@ -172,8 +182,12 @@ class _Book:
         }  # fmt: skip
         if self.recipe.task in ("detection", "instance"):
             told["annotations"] = self.things
+        if self.skipped:
+            with (self.out / "skipped.csv").open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
+                csv.writer(file).writerows([("path", "reason"), *self.skipped])
         text = json.dumps(told, ensure_ascii=False).encode(errors="backslashreplace")
         durable.save(self.out / "predictions.json", lambda file: file.write(text))
+        (self.out / _BEGUN).unlink()
         if self.skipped:
             first = ", ".join(f"{name} ({why})" for name, why in self.skipped[:3])
             log.warning("skipped %d pictures: %s", len(self.skipped), first)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 import torch.nn.functional as F
@@ -18,8 +18,10 @@ from seeall.metrics.detection import Found
 if TYPE_CHECKING:
     from seeall.heads.feed import HeadBatch
 
-BATCH = 8
-"""Pictures that are looked at together."""
+T = TypeVar("T")
+
+BATCH, PIXELS = 8, 1 << 20
+"""Pictures that are looked at together, at most, and the pixels of all of them; one that has more is seen alone."""
 LONGEST = 8
 """A picture's longer side may be so many times the shorter one; beyond, it is filled up before it is looked at."""
 
@@ -57,13 +59,30 @@ class Head(Protocol):
         ...
 
 
+def together(things: Iterable[T], shape: Callable[[T], Sequence[int]]) -> Iterator[list[T]]:
+    """The things in their order, as many at once as are looked at together. shape: a thing's height and width, px.
+
+    >>> list(together([900, 200, 100, 1100, 50, 50], lambda side: (side, side)))
+    [[900, 200, 100], [1100], [50, 50]]
+    """
+    some, taken = list[T](), 0
+    for thing in things:
+        height, width = shape(thing)
+        pixels = max(height, -(-width // LONGEST)) * max(width, -(-height // LONGEST))
+        if some and (len(some) == BATCH or taken + pixels > PIXELS):
+            yield some
+            some, taken = [], 0
+        some.append(thing)
+        taken += pixels
+    if some:
+        yield some
+
+
 def predict_all(head: Head, examples: Examples) -> list[Prediction]:
     """A prediction for each example."""
-    found: list[Prediction] = []
-    for start in range(0, len(examples), BATCH):
-        rows = range(start, min(start + BATCH, len(examples)))
-        found += head.predict([example.pixels for example in examples.some(rows)])
-    return found
+    rows = (range(start, min(start + BATCH, len(examples))) for start in range(0, len(examples), BATCH))
+    pictures = (example.pixels for some in rows for example in examples.some(some))
+    return [said for some in together(pictures, lambda x: x.shape[1:]) for said in head.predict(some)]
 
 
 def evaluate(head: Head, examples: Examples | None) -> dict[str, float]:

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from seeall import catalog
+from seeall.backbones.contract import Backbone, average, pad_to
 from seeall.backbones.load import build as build_backbone
 from seeall.backbones.load import load as load_backbone
 from seeall.data.annotations.examples import Example, Examples, load
@@ -24,9 +25,10 @@ from seeall.data.sampler import Sampler
 from seeall.heads import build
 from seeall.heads.about import About
 from seeall.heads.augment import Augment
-from seeall.heads.export import TOLERANCE, export
+from seeall.heads.export import TOLERANCE, apart, export
 from seeall.heads.feed import HeadBatch
 from seeall.heads.finetune import finetune, parts
+from seeall.heads.maps import Maps
 from seeall.heads.prediction import Prediction
 from seeall.training import checkpoint
 from seeall.training.loop import Stopped
@@ -215,6 +217,70 @@ def test_resumed_it_ends_as_if_never_stopped(
         a, b = (load_file(tmp_path / run / file) for run in ("whole", "cut"))
         assert all(torch.equal(a[name], b[name]) for name in a)
     load_backbone(tmp_path / "cut")
+
+
+def patches(side: int) -> Backbone:
+    """One stage, as a ViT has it: a convolution that cuts patches."""
+    network = nn.Conv2d(3, 8, side, stride=side)
+
+    def walk(network: Any, x: Tensor) -> tuple[list[Tensor], Tensor]:
+        cut = network(pad_to(x, side))
+        return [cut], average(cut)
+
+    return Backbone(network, walk, channels=(8,), strides=(side,), embed_dim=8)
+
+
+@pytest.mark.parametrize(
+    ("side", "finest"), [(14, 4), (14, 8), (14, 32), (12, 4), (7, 4), (4, 16), (4, 32), (16, 4), (64, 8)]
+)
+def test_a_network_of_one_stage_gives_maps_whatever_its_stride(side: int, finest: int) -> None:
+    maps = Maps(patches(side), finest)
+    assert maps.strides == tuple(s for s in (4, 8, 16, 32) if s >= finest) and len(maps.channels) == len(maps.strides)
+    for height, width in ((64, 64), (45, 71), (3, 100)):
+        made = maps(torch.rand(2, 3, height, width))
+        assert [m.shape[1:] for m in made] == [(8, -(-height // s), -(-width // s)) for s in maps.strides]
+
+
+def test_a_stride_that_is_no_power_of_two_is_made_the_nearest_one() -> None:
+    backbone, x = patches(14), torch.rand(1, 3, 64, 96)
+    wanted = nn.functional.interpolate(backbone.stages(x)[0], (4, 6), mode="bilinear")
+    assert torch.equal(Maps(backbone, 16)(x)[0], wanted)
+
+
+@pytest.mark.parametrize("finest", [6, 0, -4])
+@pytest.mark.parametrize("family", ["vit_tiny", "shufflenet_v2_x0_5"])
+def test_a_finest_stride_that_is_no_power_of_two_is_refused(family: str, finest: int) -> None:
+    backbone, _ = build_backbone(family, **FAMILIES[family])
+    with pytest.raises(SeeallError, match=f"'finest' is {finest}: choose a power of two"):
+        catalog.locate(catalog.MODELS["retinanet"])(backbone, 2, About(SIZE), finest=finest)
+
+
+def test_a_finest_stride_beyond_the_coarsest_is_refused() -> None:
+    with pytest.raises(SeeallError, match="'finest' is 64: choose 32 or less for a backbone of one stage"):
+        Maps(patches(16), 64)
+
+
+def test_boxes_of_large_pictures_may_differ_by_a_step_of_float32() -> None:
+    boxes, scores = np.array([[10, 20, 3000, 1500.0]], np.float32), np.array([0.5], np.float32)
+    said = [boxes, np.array([1]), scores]
+    step = np.nextafter(boxes, np.float32(np.inf))
+    assert np.abs(step - boxes).max() > TOLERANCE >= apart(said, [step, *said[1:]], boxes=True)
+    assert apart(said, [boxes + 1, *said[1:]], boxes=True) > TOLERANCE
+    assert apart(said, [boxes, said[1], scores + 0.001], boxes=True) == pytest.approx(0.001, rel=1e-3)
+    small = np.array([[0.0, 0.0, 0.5, 0.5]], np.float32)
+    assert apart([small], [small + 0.01], boxes=True) == pytest.approx(0.01, rel=1e-3)
+    nothing = [np.zeros((0, 4), np.float32), np.zeros(0, int), np.zeros(0, np.float32)]
+    assert apart(nothing, nothing, boxes=True) == 0 and apart(said, nothing, boxes=True) == float("inf")
+
+
+@pytest.mark.slow
+def test_what_is_no_number_is_not_exported(tmp_path: Path) -> None:
+    head, recipe = head_of("linear", "timm/resnet10t")
+    nn.init.constant_(next(p for n, p in head.named_parameters() if not n.startswith("network.backbone")), torch.nan)
+    build.save(head, recipe, tmp_path)
+    with pytest.raises(SeeallError, match=r"something else than the head \(by nan\): not exported"):
+        export(tmp_path, tmp_path / "head.pt2")
+    assert not (tmp_path / "head.pt2").exists()
 
 
 @pytest.mark.slow

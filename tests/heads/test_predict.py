@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import csv
 import itertools
 import json
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,11 +21,14 @@ from torch import Tensor, nn
 
 from seeall.backbones.load import build as build_backbone
 from seeall.data.annotations.draw import palette
+from seeall.data.annotations.examples import load
+from seeall.data.annotations.layouts import find_annotated
 from seeall.data.decode import decode
 from seeall.heads import build
 from seeall.heads.about import About
 from seeall.heads.predict import predict
-from seeall.heads.prediction import Prediction
+from seeall.heads.prediction import Prediction, predict_all, together
+from seeall.heads.segmentation.task import _likeliest
 from seeall.heads.tiles import predict as tiled
 from seeall.heads.tiles import tiles
 from seeall.metrics.detection import Found
@@ -161,6 +168,86 @@ def test_frames_of_a_video_are_called_by_their_time(heads: Callable[[str], Path]
     predict(heads("classification"), [str(tmp_path / "walk.mp4")], tmp_path / "out")
     drawn = sorted(p.name for p in (tmp_path / "out" / "pictures").iterdir())
     assert drawn[:2] == ["walk.mp4#00:00.000.png", "walk.mp4#00:00.125.png"] and len(drawn) == 5
+
+
+def test_what_could_not_be_read_is_listed(heads: Callable[[str], Path], photos: Path, tmp_path: Path) -> None:
+    (photos / "b.jpg").write_text("words")
+    predict(heads("classification"), [str(photos)], tmp_path / "out")
+    with (tmp_path / "out" / "skipped.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert row["path"] == "b.jpg" and row["reason"]
+    (photos / "b.jpg").unlink()
+    predict(heads("classification"), [str(photos)], tmp_path / "out", overwrite=True)
+    assert not (tmp_path / "out" / "skipped.csv").exists()
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from seeall.heads import predict
+left, write = [3], predict._Book.write
+def dying(*given):
+    left[0] -= 1
+    left[0] or os.kill(os.getpid(), signal.SIGKILL)
+    write(*given)
+predict._Book.write = dying
+predict.predict(sys.argv[1], sys.argv[2:3], Path(sys.argv[3]), overwrite=True)
+"""
+
+
+def test_killed_it_is_begun_anew(heads: Callable[[str], Path], photos: Path, tmp_path: Path) -> None:
+    run, out = heads("segmentation"), tmp_path / "out"
+    predict(run, [str(photos)], out)
+    done = subprocess.run([sys.executable, "-c", KILLED, str(run), str(photos), str(out)], check=False)
+    assert done.returncode == -signal.SIGKILL and not (out / "predictions.json").exists()
+    assert len([p for p in out.rglob("*.png") if p.parent.name == "masks"]) == 2
+    with pytest.raises(SeeallError, match="is not empty"):
+        predict(run, [str(photos)], out)
+    (out / "notes.txt").write_text("mine")
+    predict(run, [str(photos / "c.jpg")], out, overwrite=True)
+    names = {str(p.relative_to(out)) for p in out.rglob("*") if p.is_file()}
+    assert names == {"pictures/c.png", "masks/c.png", "predictions.json", "notes.txt"}
+
+
+def test_a_folder_of_something_else_is_never_overwritten(
+    heads: Callable[[str], Path], photos: Path, tmp_path: Path
+) -> None:
+    mine = tmp_path / "out" / "pictures" / "mine.png"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    with pytest.raises(SeeallError, match="no finished prediction, nor one begun, so it is kept"):
+        predict(heads("classification"), [str(photos)], tmp_path / "out", overwrite=True)
+    assert mine.read_text() == "mine" and sorted((tmp_path / "out").iterdir()) == [mine.parent]
+
+
+def test_pictures_are_looked_at_together_up_to_a_number_of_pixels() -> None:
+    sizes = [(1000, 1000), (300, 300), (3000, 4000), (1, 9000), (1, 9000)] + [(10, 10)] * 10
+    groups = list(together(sizes, lambda size: size))
+    assert [one for some in groups for one in some] == sizes
+    assert [len(some) for some in groups] == [1, 1, 1, 1, 1, 8, 2]
+    assert list(together([], lambda size: size)) == []
+
+
+def test_predictions_do_not_depend_on_what_is_looked_at_together(
+    heads: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    head, _ = build.load(heads("segmentation"))
+    some = load(find_annotated("scenes:n=5,size=32", "segmentation"), 32)
+    seen, ordinary = list[int](), head.predict
+    monkeypatch.setattr(head, "predict", lambda pictures: seen.append(len(pictures)) or ordinary(pictures))
+    at_once = predict_all(head, some)  # type: ignore[arg-type]
+    monkeypatch.setattr("seeall.heads.prediction.PIXELS", 2 * 32 * 32)
+    one_by_one = predict_all(head, some)  # type: ignore[arg-type]
+    assert seen == [5, 2, 2, 1]
+    assert all((a.semantic == b.semantic).mean() > 0.999 for a, b in zip(at_once, one_by_one))  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("classes", [1, 2, 7])
+def test_the_likeliest_class_of_a_pixel_is_that_of_all_enlarged_at_once(classes: int) -> None:
+    logits = torch.randn(2, classes, 9, 13, generator=torch.Generator().manual_seed(classes))
+    for shape in ((9, 13), (40, 61), (5, 7)):
+        large = nn.functional.interpolate(logits, shape, mode="bilinear", align_corners=False)
+        assert torch.equal(_likeliest(logits, torch.Size(shape)), large.argmax(1).to(torch.uint8))
 
 
 @pytest.mark.parametrize(

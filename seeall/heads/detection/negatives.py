@@ -1,12 +1,15 @@
 """What a one-stage detector learns from the many places where nothing is.
 
 Of some ten thousand anchors in a picture a few dozen lie on a thing, and the rest, most of them easy, would drown
-    these. plain     cross-entropy of all anchors
+these.
+
+    plain     cross-entropy of all anchors
     focal     all anchors, easy ones weighed down by (1 - p)^γ (Lin et al. 2017, arXiv:1708.02002, eq. 5)
     mining    the hardest ones alone, `ratio` for each positive: online hard negative mining (Liu et al. 2016,
               SSD, arXiv:1512.02325, section 2.2; Shrivastava, Gupta and Girshick 2016, arXiv:1604.03540)
     bootstrap some at random, and those that were taken for things when the detector was last tried out (Sung and Poggio
               1998, "Example-based learning for view-based human face detection", section 4.2); see `bootstrap.py`
+
 All sum over what they take and divide by the number of positives.
 """
 

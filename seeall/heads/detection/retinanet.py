@@ -60,8 +60,9 @@ def retinanet(
 ) -> RetinaNet:
     """A detector of things of `classes` classes, numbered from 0.
 
-    negatives: see `negatives.py` · alpha, gamma: of the focal loss · ratio: negatives a positive, where they are mined
-    every: epochs between two trials, with bootstrap
+    negatives: see `negatives.py` · alpha, gamma: of the focal loss, with negatives=focal alone
+    ratio: negatives a positive, with negatives=mining and bootstrap · every: epochs between two trials, with
+    negatives=bootstrap; where the negatives are others, these say nothing
     anchors: 9 a place, usual or fitted to the boxes · width: channels of the pyramid · finest: its smallest stride, px
     score: the least that counts as found · nms: the overlap above which the weaker of two boxes goes
     most: found in a picture

@@ -63,10 +63,7 @@ class Segmentation(nn.Module):
             shape, (height, width) = x.shape[2:], pictures[rows[0]].shape[1:]
             if (small := fitted(shape[0], shape[1], self.size)) != shape:
                 x = F.interpolate(x, small, mode="bilinear", antialias=True)
-            logits = self.network(self.normalise(x)).float()
-            if logits.shape[2:] != shape:
-                logits = F.interpolate(logits, shape, mode="bilinear", align_corners=False)
-            said = logits[..., :height, :width].argmax(1).to(torch.uint8).cpu().numpy()
+            said = _likeliest(self.network(self.normalise(x)).float(), shape)[:, :height, :width].cpu().numpy()
             for i, classes in zip(rows, said):
                 found[i] = Prediction(semantic=classes)
         return [found[i] for i in range(len(pictures))]
@@ -83,3 +80,20 @@ class Segmentation(nn.Module):
             said, true = (torch.from_numpy(part.astype(np.int64)) for part in (prediction.semantic, truth.semantic))
             total += confusion(said, true, len(self.classes))
         return total
+
+
+def _likeliest(logits: Tensor, shape: torch.Size) -> Tensor:
+    """(B, K, h, w) → (B, *shape) uint8: the class whose logit is the highest once they are enlarged, one at a time."""
+    if logits.shape[2:] == shape:
+        return logits.argmax(1).to(torch.uint8)
+
+    def enlarged(k: int) -> Tensor:
+        return F.interpolate(logits[:, k : k + 1], shape, mode="bilinear", align_corners=False)[:, 0]
+
+    highest = enlarged(0)
+    said = torch.zeros_like(highest, dtype=torch.uint8)
+    for k in range(1, logits.shape[1]):
+        one = enlarged(k)
+        said[one > highest] = k
+        torch.maximum(highest, one, out=highest)
+    return said

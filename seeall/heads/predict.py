@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import shutil
 from collections.abc import Iterator, Sequence
@@ -19,6 +18,7 @@ from seeall.data.annotations.draw import palette
 from seeall.data.annotations.polygons import encode
 from seeall.data.decode import EXTENSIONS, Pixels, Unreadable
 from seeall.data.pictures import Pictures, find
+from seeall.data.pixels import write_skipped
 from seeall.heads import build, tiles
 from seeall.heads.examine import as_truth, drawn
 from seeall.heads.prediction import Head, Prediction, together
@@ -182,9 +182,7 @@ class _Book:
         }  # fmt: skip
         if self.recipe.task in ("detection", "instance"):
             told["annotations"] = self.things
-        if self.skipped:
-            with (self.out / "skipped.csv").open("w", newline="", encoding="utf-8", errors="backslashreplace") as file:
-                csv.writer(file).writerows([("path", "reason"), *self.skipped])
+        write_skipped(self.out / "skipped.csv", self.skipped)
         text = json.dumps(told, ensure_ascii=False).encode(errors="backslashreplace")
         durable.save(self.out / "predictions.json", lambda file: file.write(text))
         (self.out / _BEGUN).unlink()

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from seeall.data.annotations.examples import Examples
+from seeall.data.annotations.examples import LONGEST, Examples
 from seeall.data.annotations.truth import Truth
 from seeall.metrics.detection import Found
 
@@ -22,8 +22,6 @@ T = TypeVar("T")
 
 BATCH, PIXELS = 8, 1 << 20
 """Pictures that are looked at together, at most, and the pixels of all of them; one that has more is seen alone."""
-LONGEST = 8
-"""A picture's longer side may be so many times the shorter one; beyond, it is filled up before it is looked at."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

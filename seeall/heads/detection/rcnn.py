@@ -17,10 +17,10 @@ from torchvision.ops import MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from seeall.backbones.contract import Backbone
+from seeall.data.annotations.examples import LONGEST
 from seeall.heads.about import About
 from seeall.heads.detection.anchors import fit, generator, usual
 from seeall.heads.detection.pyramid import Pyramid, check
-from seeall.heads.prediction import LONGEST
 
 _EACH, _WINDOW = 3, 7
 

@@ -16,11 +16,11 @@ from torchvision.ops import box_iou
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 
 from seeall.backbones.contract import Backbone
+from seeall.data.annotations.examples import LONGEST
 from seeall.heads.about import About
 from seeall.heads.detection.anchors import fit, generator, usual
 from seeall.heads.detection.negatives import COSTS, Negatives, Scoring
 from seeall.heads.detection.pyramid import Pyramid, check
-from seeall.heads.prediction import LONGEST
 from seeall.types import SeeallError
 
 _MORE, _EACH, _MISTAKEN = 2, 9, 0.5

@@ -148,8 +148,7 @@ def test_pictures_that_differ_in_their_suffix_alone(tmp_path: Path, three: list[
 
 def test_a_link_to_the_folder_above(tmp_path: Path, three: list[Any]) -> None:
     write(tmp_path, three)
-    for name in ("images", "labels"):
-        (tmp_path / name / "loop").symlink_to("..")
+    (tmp_path / "images" / "loop").symlink_to("..")
     annotated = find_annotated(str(tmp_path), "detection")
     assert list(annotated.pictures.ids) == ["images/a.png", "images/b.png", "images/c.png"]
     assert not annotated.repairs

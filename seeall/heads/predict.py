@@ -94,11 +94,10 @@ def _prepare(out: Path, overwrite: bool, roots: Sequence[Path | None]) -> None:
         if not overwrite:
             raise SeeallError(f"--out {out} is not empty: choose another, or replace what is there by --overwrite")
         if not any((out / name).exists() for name in ("predictions.json", _BEGUN)):
-            raise SeeallError(
-                f"--out {out} holds no finished prediction, nor one begun, so it is not overwritten; remove it"
-            )
-    durable.save(out / _BEGUN, lambda file: file.write(b""))
+            raise SeeallError(f"--out {out} holds no finished prediction, nor one begun, so it is kept; remove it")
     try:
+        out.mkdir(parents=True, exist_ok=True)
+        durable.write(out / _BEGUN, lambda file: file.write(b""))
         _clear(out, (_BEGUN,))
         (out / "pictures").mkdir()
     except OSError as fault:

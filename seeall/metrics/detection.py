@@ -19,8 +19,8 @@ a find is part of a crowd where their intersection is that share of the find, an
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, final
 
 import numpy as np
 from faster_coco_eval import COCO, COCOeval_faster, mask
@@ -30,6 +30,68 @@ from seeall.data.annotations.truth import Truth
 
 _WRONG, _CROWD = -1, -2
 """What became of a find that took nothing."""
+
+
+@final
+class Masks:
+    """(M, H, W) bool, kept as COCO's run lengths, which are small however large the picture is.
+
+    Taken as from an array, one of them is (H, W), some are packed still, and parts of each are an array.
+    """
+
+    ndim = 3
+
+    def __init__(self, runs: Sequence[dict[str, Any]], height: int, width: int) -> None:
+        self.runs, self.shape = list(runs), (len(runs), height, width)
+
+    @classmethod
+    def pack(cls, masks: Iterable[NDArray[np.bool_]], height: int, width: int) -> Masks:
+        """masks: (H, W) each, of which no two are needed at once."""
+        return cls([_run_lengths(one) for one in masks], height, width)
+
+    @property
+    def areas(self) -> list[int]:
+        """(M,) px."""
+        return [int(n) for n in mask.area(self.runs)]
+
+    def __len__(self) -> int:
+        return len(self.runs)
+
+    def __iter__(self) -> Iterator[NDArray[np.bool_]]:
+        return (mask.decode(runs).view(np.bool_) for runs in self.runs)
+
+    def __getitem__(self, index: Any) -> Any:
+        if isinstance(index, tuple):
+            return np.asarray(self)[index]
+        rows = np.arange(len(self))[index]
+        if rows.ndim == 0:
+            return mask.decode(self.runs[rows]).view(np.bool_)
+        return Masks([self.runs[row] for row in rows], *self.shape[1:])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        masks = np.zeros(self.shape, np.bool_)
+        for k, one in enumerate(self):
+            masks[k] = one
+        return masks if dtype is None else masks.astype(dtype)
+
+
+def _run_lengths(values: NDArray[np.bool_]) -> dict[str, Any]:
+    """(H, W) → as COCO's tools have it, by way of the part of the picture in which the mask lies."""
+    height, width = values.shape
+    rows, columns = np.flatnonzero(values.any(1)), np.flatnonzero(values.any(0))
+    if not len(rows):
+        turns = np.zeros(0, np.int64)
+    else:
+        part = values[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].T.astype(np.int8)
+        column, row = np.nonzero(np.diff(part, axis=1, prepend=0, append=0))
+        turns = (columns[0] + column) * height + rows[0] + row
+        joined = np.append(turns[1:] == turns[:-1], False)  # the end of a column, on, and the top of the next
+        turns = turns[~(joined | np.roll(joined, 1))]
+    counts = np.diff(turns, prepend=0, append=height * width).tolist()
+    found: dict[str, Any] = mask.frPyObjects(
+        {"size": [height, width], "counts": counts if counts[-1] else counts[:-1]}, height, width
+    )
+    return found
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -45,7 +107,7 @@ class Found:
     """(M,) the surer the higher."""
     classes: NDArray[np.int64] = dataclasses.field(default_factory=lambda: np.zeros(0, np.int64))
     """(M,) from 0."""
-    masks: NDArray[np.bool_] | None = None
+    masks: NDArray[np.bool_] | Masks | None = None
     """(M, H, W)."""
 
     def __post_init__(self) -> None:
@@ -226,9 +288,9 @@ def _things(picture: int, part: Found | Truth, masks: bool) -> list[dict[str, An
     if masks and things:
         if part.masks is None:
             raise ValueError(f"picture {picture} has {len(things)} boxes and no masks")
-        drawn = mask.encode(np.asfortranarray(part.masks.transpose(1, 2, 0), np.uint8))
-        for thing, rle, area in zip(things, drawn, part.masks.sum((1, 2)).tolist()):
-            thing |= {"segmentation": rle, "area": area}
+        drawn = part.masks if isinstance(part.masks, Masks) else Masks.pack(part.masks, *part.masks.shape[1:])
+        for thing, runs, area in zip(things, drawn.runs, drawn.areas):
+            thing |= {"segmentation": runs, "area": area}
     return things
 
 

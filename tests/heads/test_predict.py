@@ -27,7 +27,7 @@ from seeall.data.decode import decode
 from seeall.heads import build
 from seeall.heads.about import About
 from seeall.heads.predict import predict
-from seeall.heads.prediction import Prediction, predict_all, together
+from seeall.heads.prediction import Prediction, filled, predict_all, together
 from seeall.heads.segmentation.task import _likeliest
 from seeall.heads.tiles import predict as tiled
 from seeall.heads.tiles import tiles
@@ -242,6 +242,20 @@ def test_predictions_do_not_depend_on_what_is_looked_at_together(
     assert all((a.semantic == b.semantic).mean() > 0.999 for a, b in zip(at_once, one_by_one))  # type: ignore[union-attr]
 
 
+@pytest.mark.parametrize("size", [(28, 28), (40, 61), (2, 150), (90, 33)])
+def test_masks_are_those_that_torchvision_pastes(size: tuple[int, int], heads: Callable[[str], Path]) -> None:
+    head, _ = build.load(heads("instance"))
+    picture = torch.randint(0, 256, (3, *size), dtype=torch.uint8)
+    said = head.predict([picture])[0].found  # type: ignore[operator]
+    with torch.no_grad():
+        told = head.network([filled(picture).float() / 255])[0]  # type: ignore[operator]
+    boxes = told["boxes"].numpy().clip(0, np.array([*size[::-1]] * 2, np.float32))
+    there = (boxes[:, 2:] > boxes[:, :2]).all(1)
+    assert there.any() and np.array_equal(said.boxes, boxes[there])
+    wanted = (told["masks"][:, 0, : size[0], : size[1]] >= 0.5).numpy()[there]
+    assert wanted.any() and np.array_equal(np.asarray(said.masks), wanted)
+
+
 @pytest.mark.parametrize("classes", [1, 2, 7])
 def test_the_likeliest_class_of_a_pixel_is_that_of_all_enlarged_at_once(classes: int) -> None:
     logits = torch.randn(2, classes, 9, 13, generator=torch.Generator().manual_seed(classes))
@@ -289,15 +303,15 @@ def test_classes_of_pixels_are_stitched_without_a_seam() -> None:
     assert np.array_equal(rimmed[5:-5, 5:-5], picture[0, 5:-5, 5:-5]) and (rimmed[:5] == 255).all()
 
 
-THINGS = [(4, 4, 20, 18), (40, 30, 58, 44), (44, 2, 52, 88), (70, 50, 128, 86), (100, 4, 110, 12), (0, 60, 20, 90)]
+THINGS = [(4, 4, 20, 18), (22, 30, 40, 44), (44, 2, 52, 88), (70, 50, 128, 86), (100, 4, 110, 12), (0, 60, 20, 90)]
 """xyxy, px; with tiles of 48 px, some lie over a border, and two are larger than what tiles share."""
 
 
 def shapes(pictures: Sequence[Tensor]) -> list[Prediction]:
-    """Every rectangle of one value is a thing of that class, and less sure where less of it is seen."""
+    """Every rectangle of one colour is a thing of that class, and less sure where less of it is seen."""
     found = []
     for one in pictures:
-        values = one[0].numpy()
+        values = ((one > 127) * torch.tensor([1, 2, 4])[:, None, None]).sum(0).numpy()
         boxes, masks, classes = [], [], []
         for value in range(1, len(THINGS) + 1):
             mask = values == value
@@ -317,15 +331,27 @@ def shapes(pictures: Sequence[Tensor]) -> list[Prediction]:
 
 
 def test_things_that_tiles_cut_come_out_once_and_whole() -> None:
-    picture = torch.zeros(3, 90, 130, dtype=torch.uint8)
+    values = torch.zeros(90, 130, dtype=torch.uint8)
     for value, (x0, y0, x1, y1) in enumerate(THINGS, 1):
-        picture[:, y0:y1, x0:x1][:, picture[0, y0:y1, x0:x1] == 0] = value
-    whole = shapes([picture])[0].found
-    found = tiled(shapes, picture, 48, 20).found
+        values[y0:y1, x0:x1][values[y0:y1, x0:x1] == 0] = value
+    picture = torch.stack([255 * (values >> k & 1) for k in range(3)])
+    seen = list[int]()
+
+    def see(pictures: Sequence[Tensor]) -> list[Prediction]:
+        seen.extend(one.shape[1] * one.shape[2] for one in pictures)
+        return shapes(pictures)
+
+    whole, found = shapes([picture])[0].found, tiled(see, picture, 48, 20).found
     assert whole is not None and found is not None and whole.masks is not None and found.masks is not None
     order = np.argsort(found.classes)
     assert found.classes[order].tolist() == list(range(len(THINGS)))
-    assert np.array_equal(found.boxes[order], whole.boxes) and np.array_equal(found.masks[order], whole.masks)
+    fits = np.array([max(x1 - x0, y1 - y0) < 48 for x0, y0, x1, y1 in THINGS])
+    assert np.array_equal(found.boxes[order][fits], whole.boxes[fits])
+    assert np.array_equal(np.asarray(found.masks[order][fits]), whole.masks[fits])
+    pixel = (90 * 130) ** 0.5 / 48  # what is larger is found in the whole picture, made as small as a tile
+    assert np.abs(found.boxes[order] - whole.boxes).max() <= pixel and max(seen) <= 48 * 48
+    for mask, wanted in zip(found.masks[order], whole.masks):
+        assert (mask & wanted).sum() > 0.7 * (mask | wanted).sum()
     assert (np.diff(found.scores) <= 0).all()
     nothing = tiled(shapes, torch.zeros(3, 90, 130, dtype=torch.uint8), 48, 20).found
     assert nothing is not None and nothing.boxes.shape == (0, 4) and nothing.masks is not None

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import pickle
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from faster_coco_eval import mask
 from pytest import approx
 from torchmetrics.detection import MeanAveragePrecision
 
 from seeall.data.annotations.truth import Truth
-from seeall.metrics.detection import Found, confused, counts, curves, detection
+from seeall.metrics.detection import Found, Masks, confused, counts, curves, detection
 
 NAMES = ["cat", "dog", "hat", "owl"]
 THRESHOLDS = [0.5 + 0.05 * i for i in range(10)]
@@ -369,3 +371,29 @@ def test_what_does_not_fit_is_refused() -> None:
         Found(boxes=np.zeros((2, 4), np.float32))
     with pytest.raises(ValueError, match="masks"):
         Found(masks=np.zeros((1, 3, 3), bool))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 7), (6, 1), (5, 8), (30, 41)])
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.5, 0.9, 1.0])
+def test_masks_are_packed_as_coco_packs_them(size: tuple[int, int], share: float) -> None:
+    values = np.random.default_rng(0).random((4, *size)) < share
+    values[0, :, : size[1] // 2] = True
+    packed = Masks.pack(values, *size)
+    assert packed.runs == mask.encode(np.asfortranarray(values.transpose(1, 2, 0), np.uint8))
+    assert packed.shape == values.shape and len(packed) == 4 and packed.areas == values.sum((1, 2)).tolist()
+    assert np.array_equal(np.asarray(packed), values) and np.array_equal(list(packed), values)
+    assert packed[1].dtype == np.bool_ and np.array_equal(packed[-1], values[-1])
+    for rows in (np.array([True, False, True, False]), np.array([3, 0]), slice(1, 3), [2]):
+        assert isinstance(packed[rows], Masks) and np.array_equal(np.asarray(packed[rows]), values[rows])
+    assert np.array_equal(packed[..., ::-1], values[..., ::-1])
+    nothing = packed[np.zeros(4, bool)]
+    assert nothing.shape == (0, *size) and np.asarray(nothing).shape == (0, *size) and nothing.areas == []
+
+
+def test_packed_masks_measure_as_others_do_and_are_small() -> None:
+    found, truths = scene(3, masks=True)
+    packed = [dataclasses.replace(f, masks=Masks.pack(f.masks, *f.masks.shape[1:])) for f in found]  # type: ignore[union-attr]
+    assert detection(packed, truths, NAMES, masks=True) == detection(found, truths, NAMES, masks=True)
+    large = np.zeros((1000, 1000), bool)
+    large[200:700, 300:900] = True
+    assert len(pickle.dumps(Masks.pack([large] * 20, 1000, 1000))) < 20 * large.nbytes / 500

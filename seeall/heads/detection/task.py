@@ -8,12 +8,14 @@ from typing import Any, final
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torchvision.models.detection import MaskRCNN
+from torchvision.models.detection.roi_heads import paste_masks_in_image
 
 from seeall.data.annotations.examples import Examples
 from seeall.data.annotations.truth import MISTAKEN, Truth
 from seeall.heads.feed import HeadBatch
 from seeall.heads.prediction import Prediction, by_shape, evaluate, filled
-from seeall.metrics.detection import Found, detection
+from seeall.metrics.detection import Found, Masks, detection
 
 _SURE = 0.5
 """Where a mask is as likely as not."""
@@ -66,20 +68,26 @@ class Detection(nn.Module):
         for rows in by_shape(
             pictures
         ):  # beside larger ones, a picture would be filled up, and be another to the network
-            told: list[dict[str, Any]] = self.network([filled(pictures[i]).to(device).float() / 255 for i in rows])
-            for i, one in zip(rows, told):
-                found[i] = Prediction(found=self._found(one, pictures[i].shape[1], pictures[i].shape[2]))
+            x = [filled(pictures[i]).to(device).float() / 255 for i in rows]
+            for i, one in zip(rows, _looked(self.network, x)):
+                found[i] = Prediction(found=self._found(one, x[0].shape[1:], pictures[i].shape[1:]))
         return [found[i] for i in range(len(pictures))]
 
-    def _found(self, told: dict[str, Tensor], height: int, width: int) -> Found:
-        one = {name: value.cpu() for name, value in told.items()}
-        boxes = one["boxes"].float().numpy().clip(0, np.array([width, height, width, height], np.float32))
+    def _found(self, told: dict[str, Tensor], seen: Sequence[int], size: Sequence[int]) -> Found:
+        """seen: height and width with what was filled up · size: without"""
+        one = {name: told[name].cpu() for name in ("boxes", "scores", "labels")}
+        boxes = one["boxes"].float().numpy().clip(0, np.array([*size[::-1]] * 2, np.float32))
         there = (boxes[:, 2:] > boxes[:, :2]).all(1)
+        drawn = None
+        if self.masks:
+            height, width = size
+            each = (_mask(told, int(k), seen)[:height, :width] for k in np.flatnonzero(there))
+            drawn = Masks.pack(((one >= _SURE).cpu().numpy() for one in each), height, width)
         return Found(
             boxes=boxes[there],
             scores=one["scores"].float().numpy()[there],
             classes=(one["labels"] - self.first).numpy()[there],
-            masks=(one["masks"][:, 0, :height, :width] >= _SURE).numpy()[there] if self.masks else None,
+            masks=drawn,
         )
 
     def judge(self, predictions: Sequence[Prediction], truths: Sequence[Truth]) -> dict[str, float]:
@@ -92,3 +100,30 @@ class Detection(nn.Module):
             return told
         boxes = {f"box_{name}": told[name] for name in ("mAP", "mAP50") if name in told}
         return detection(found, truths, self.classes, masks=True) | boxes
+
+
+def _looked(network: Any, x: list[Tensor]) -> list[dict[str, Any]]:
+    """As `network(x)`; of torchvision's Mask R-CNN, `small` instead of `masks`, (M, 1, h, w) as it draws them in boxes.
+
+    It would paste all of them into pictures of float32: 5 GB for 100 things in 12 megapixels.
+    """
+    told: list[dict[str, Any]]
+    if type(network) is not MaskRCNN:
+        told = network(x)
+        return told
+    images, _ = network.transform(x)
+    maps = network.backbone(images.tensors)
+    maps = maps if isinstance(maps, dict) else {"0": maps}
+    proposals, _ = network.rpn(images, maps)
+    told, _ = network.roi_heads(maps, proposals, images.image_sizes)
+    masks = [one.pop("masks") for one in told]
+    told = network.transform.postprocess(told, images.image_sizes, [tuple(one.shape[1:]) for one in x])
+    return [one | {"small": small} for one, small in zip(told, masks)]
+
+
+def _mask(told: dict[str, Tensor], k: int, size: Sequence[int]) -> Tensor:
+    """(H, W) probabilities of thing k."""
+    if "masks" in told:
+        return told["masks"][k, 0]
+    pasted: Tensor = paste_masks_in_image(told["small"][k : k + 1], told["boxes"][k : k + 1], tuple(size))
+    return pasted[0, 0]

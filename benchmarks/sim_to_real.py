@@ -1,6 +1,6 @@
 """From the synthetic world to photographs: a detector that has only ever seen drawn discs, asked for balloons.
 
-    python benchmarks/sim_to_real.py BALLOON [--epochs 15] [--seeds 1] [--only wide] [--json FILE]
+    python benchmarks/sim_to_real.py BALLOON [--epochs 15] [--seeds 1] [--only automatic] [--json FILE]
 
 BALLOON is a folder with train/ and val/, each with via_region_data.json; all of its pictures are asked about, none is
 learnt from. The detector, a RetinaNet over MobileNetV3-Small from nothing, learns eight kinds of shapes in worlds that

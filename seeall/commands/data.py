@@ -29,13 +29,13 @@ def check(
     from seeall import durable
     from seeall.data.annotations import check as checking
     from seeall.data.annotations.layouts import find_annotated
+    from seeall.training.run import refuse_inside
 
     settings = catalog.resolve({"annotations": find_annotated}, set or ())["annotations"]
     if sheet is not None and sheet.suffix != ".png":
         raise SeeallError(f"--sheet {sheet}: choose a name that ends in .png")
-    root = Path(data).expanduser()
-    if sheet is not None and root.is_dir() and sheet.resolve().is_relative_to(root.resolve()):
-        raise SeeallError(f"--sheet {sheet} lies inside the data folder {data}; choose a place outside it")
+    if sheet is not None:
+        refuse_inside(sheet, Path(data).expanduser(), "--sheet")
     if sheet is not None and sheet.exists() and not overwrite:
         raise SeeallError(f"--sheet {sheet} is already there; replace it by --overwrite, or choose another name")
     found = checking.check(data, task, **settings)

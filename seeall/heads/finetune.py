@@ -149,7 +149,8 @@ def finetune(
             )
         head.loss.set_counts(counts)
     usual = _BATCH_WHOLE if task == "classification" else _BATCH
-    batch = resolved.get("batch_size") or batch_size or min(usual, len(examples)) // engine.world * engine.world
+    shared = max(1, min(usual, len(examples)) // engine.world) * engine.world
+    batch = resolved.get("batch_size") or batch_size or shared
     _check_batch(batch, len(examples), engine.world)
     if run is None:
         run = Run.create(out, settings, about, overwrite=overwrite) if engine.rank == 0 else Run(out, {}, writes=False)
@@ -157,14 +158,10 @@ def finetune(
     run.update(
         status="running",
         resolved={
-            "image_size": size,
-            "batch_size": batch,
-            "pictures": len(examples),
-            "precision": engine.precision,
-            "backbone": name,
-            "backbone_settings": chosen,
+            "image_size": size, "batch_size": batch, "pictures": len(examples), "precision": engine.precision,
+            "backbone": name, "backbone_settings": chosen,
         },
-    )
+    )  # fmt: skip
     if run.writes:
         head.held = judged  # type: ignore[assignment]
         write_skipped(out / "skipped.csv", [*examples.skipped, *judged.skipped])

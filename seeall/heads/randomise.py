@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, final
 
 from seeall.console import log
-from seeall.data.annotations.examples import Example, Examples, load, read
+from seeall.data.annotations.examples import Example, Examples, read
 from seeall.data.annotations.layouts import find_annotated
 from seeall.data.annotations.truth import Annotated
 from seeall.data.scenes import Scenes
@@ -86,10 +86,10 @@ class Randomise(Trial):
         turns = max(1, (ELSEWHERE - self.world.first) // self.world.identities)
         first = self.world.first + turns * self.world.identities
         annotated = self._at(ranges, first=first)
-        some = load(annotated.subset(range(min(PICTURES, len(annotated)))), self.size)
-        classes = len(annotated.classes)
+        some = [read(annotated, i, self.size) for i in range(min(PICTURES, len(annotated)))]
+        examples, classes = Examples(annotated.subset(range(len(some))), self.size, some, []), len(annotated.classes)
         return statistics.mean(
-            quality(self.task, said, some[i].truth, classes) for i, said in enumerate(predict_all(self.head, some))
+            quality(self.task, said, some[i].truth, classes) for i, said in enumerate(predict_all(self.head, examples))
         )
 
     def _at(self, ranges: Mapping[str, float], **more: Any) -> Annotated:

@@ -29,10 +29,10 @@ LATER = frozenset({"workers", "devices", "data", "out", "val", "allow_skipped"})
 """Settings that a resumed run may change: they do not change the result, or name a place that may move."""
 
 
-def refuse_inside(out: Path, data: Path | None) -> None:
+def refuse_inside(out: Path, data: Path | None, option: str = "--out") -> None:
     """SeeallError where `out` lies in the data folder: what is written would be read as data next time."""
     if data is not None and data.is_dir() and out.resolve().is_relative_to(data.resolve()):
-        raise SeeallError(f"--out {out} lies inside the data folder {data}; choose a place outside it")
+        raise SeeallError(f"{option} {out} lies inside the data folder {data}; choose a place outside it")
 
 
 class Run:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from seeall.data.annotations.examples import Examples
+from seeall.data.annotations.examples import Examples, read
 from seeall.data.annotations.layouts import find_annotated
 from seeall.data.annotations.truth import MISTAKEN, Truth
 from seeall.heads.detection.bootstrap import MOST, Bootstrap
@@ -43,8 +43,6 @@ def examples() -> Examples:
     truth = Truth(
         boxes=np.array([THING, CROWD], np.float32), classes=np.zeros(2, np.int64), crowd=np.array([False, True])
     )
-    from seeall.data.annotations.examples import read
-
     return Examples(annotated, 32, [replace(read(annotated, 0, 32), truth=truth)], [])
 
 

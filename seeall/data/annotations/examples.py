@@ -126,13 +126,14 @@ def read(annotated: Annotated, i: int, size: int) -> Example:
     height, width = pixels.shape[:2]
     shape = fitted(height, width, size)
     truth = scaled(truth, (height, width), shape)
-    there = np.ones(len(truth.boxes), bool) if truth.masks is None else truth.masks.any((1, 2))
-    if not there.all():
+    lost = 0
+    if truth.masks is not None and not (there := truth.masks.any((1, 2))).all():
+        lost = int((~there).sum())
         truth = replace(
             truth, boxes=truth.boxes[there], classes=truth.classes[there], crowd=truth.crowd[there],
-            masks=truth.masks[there] if truth.masks is not None else None,
+            masks=truth.masks[there],
         )  # fmt: skip
-    return Example(scaled_pixels(pixels, shape), truth, int((~there).sum()))
+    return Example(scaled_pixels(pixels, shape), truth, lost)
 
 
 def filled_up(pixels: Pixels, truth: Truth) -> tuple[Pixels, Truth]:

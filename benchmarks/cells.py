@@ -1,6 +1,6 @@
 """Detecting blood cells: our detectors beside torchvision's own, and what a one-stage detector learns from negatives.
 
-    python benchmarks/cells.py BCCD [--what peers|negatives] [--epochs 12] [--seeds 1] [--image-size 240] [--json FILE]
+    python benchmarks/cells.py BCCD [--what peers|negatives] [--epochs 12] [--seeds 1] [--image-size 160] [--json FILE]
 
 BCCD is a folder in Pascal VOC's layout with the splits train (205 pictures), val (87) and test (72). ResNet-18 from
 nothing, the same steps, batches, rates and augmentation for all. `peers`: RetinaNet and Faster R-CNN beside what
@@ -20,10 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from torch import nn
+from torchvision.models import resnet18
 from torchvision.models.detection import FasterRCNN, RetinaNet
 from torchvision.models.detection.anchor_utils import AnchorGenerator
-from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
-from torchvision.ops.feature_pyramid_network import LastLevelP6P7
+from torchvision.models.detection.backbone_utils import BackboneWithFPN
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
+from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, LastLevelMaxPool, LastLevelP6P7
 
 from seeall.backbones.contract import Backbone
 from seeall.console import log
@@ -32,48 +34,47 @@ from seeall.heads.examine import examine
 from seeall.heads.finetune import finetune
 from seeall.metrics.detection import counts
 
-WIDTH = 256
-FIT = ("model.anchors=fit",)
+WIDTH, HIDDEN = 128, 256
+"""Channels of pyramids and of the second stage: less than usual, for a CPU, and the same for all."""
+OURS = ("model.anchors=fit", f"width={WIDTH}")
 
 
 def their_faster_rcnn(backbone: Backbone, classes: int, about: About) -> nn.Module:
     """torchvision's, with its own backbone, all of it trained; anchors in proportion to the size of the pictures."""
-    made = resnet_fpn_backbone(backbone_name="resnet18", weights=None, norm_layer=nn.BatchNorm2d, trainable_layers=5)
     sizes = tuple((round(s * about.image_size / 800),) for s in (32, 64, 128, 256, 512))
-    anchors = AnchorGenerator(sizes, ((0.5, 1.0, 2.0),) * len(sizes))
     return FasterRCNN(
-        made, classes + 1, min_size=about.image_size, max_size=8 * about.image_size, rpn_anchor_generator=anchors,
-        _skip_resize=True,
+        _pyramid([1, 2, 3, 4], LastLevelMaxPool()),
+        min_size=about.image_size, max_size=8 * about.image_size, _skip_resize=True,
+        rpn_anchor_generator=AnchorGenerator(sizes, ((0.5, 1.0, 2.0),) * len(sizes)),
+        box_head=TwoMLPHead(WIDTH * 7**2, HIDDEN), box_predictor=FastRCNNPredictor(HIDDEN, classes + 1),
     )  # fmt: skip
 
 
 def their_retinanet(backbone: Backbone, classes: int, about: About) -> nn.Module:
     """The same of its one-stage detector."""
-    made = resnet_fpn_backbone(
-        backbone_name="resnet18", weights=None, norm_layer=nn.BatchNorm2d, trainable_layers=5,
-        returned_layers=[2, 3, 4], extra_blocks=LastLevelP6P7(WIDTH, WIDTH),
-    )  # fmt: skip
     base = [round(s * about.image_size / 800) for s in (32, 64, 128, 256, 512)]
     sizes = tuple((s, round(s * 2 ** (1 / 3)), round(s * 2 ** (2 / 3))) for s in base)
-    anchors = AnchorGenerator(sizes, ((0.5, 1.0, 2.0),) * len(sizes))
     return RetinaNet(
-        made,
-        classes,
-        min_size=about.image_size,
-        max_size=8 * about.image_size,
-        anchor_generator=anchors,
-        _skip_resize=True,
-    )
+        _pyramid([2, 3, 4], LastLevelP6P7(WIDTH, WIDTH)), classes,
+        min_size=about.image_size, max_size=8 * about.image_size, _skip_resize=True,
+        anchor_generator=AnchorGenerator(sizes, ((0.5, 1.0, 2.0),) * len(sizes)),
+    )  # fmt: skip
+
+
+def _pyramid(stages: list[int], extra: ExtraFPNBlock) -> BackboneWithFPN:
+    channels = {f"layer{k}": 64 * 2 ** (k - 1) for k in stages}
+    names = {name: str(k) for k, name in enumerate(channels)}
+    return BackboneWithFPN(resnet18(), names, list(channels.values()), WIDTH, extra)
 
 
 PEERS: dict[str, dict[str, Any]] = {
-    "faster-rcnn": {"model": "faster-rcnn", "set": FIT},
+    "faster-rcnn": {"model": "faster-rcnn", "set": (*OURS, f"hidden={HIDDEN}")},
     "faster-rcnn, theirs": {"model": "cells:their_faster_rcnn"},
-    "retinanet": {"model": "retinanet", "set": FIT},
+    "retinanet": {"model": "retinanet", "set": OURS},
     "retinanet, theirs": {"model": "cells:their_retinanet"},
 }
 NEGATIVES: dict[str, dict[str, Any]] = {
-    f"retinanet, {how}": {"model": "retinanet", "set": (*FIT, f"negatives={how}", "every=2")}
+    f"retinanet, {how}": {"model": "retinanet", "set": (*OURS, f"negatives={how}", "every=2")}
     for how in ("plain", "focal", "mining", "bootstrap")
 }
 
@@ -85,7 +86,7 @@ def main() -> None:
     parser.add_argument("--only", default="", help="the ways that begin so")
     parser.add_argument("--epochs", type=int, default=12)
     parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--image-size", type=int, default=240)
+    parser.add_argument("--image-size", type=int, default=160)
     parser.add_argument("--lr", type=float, default=5e-4)
     parser.add_argument("--set", action="append", default=[])
     parser.add_argument("--json", type=Path)

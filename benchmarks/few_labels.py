@@ -1,10 +1,11 @@
 """A tenth of the labels: heads on a backbone that has seen the rest without labels, beside the same from nothing.
 
-    python benchmarks/few_labels.py [--seeds 0,1,2] [--only detection] [--pretrain-epochs 48] [--epochs 30] [--json F]
+    python benchmarks/few_labels.py [--seeds 0,1,2] [--only detection] [--pretrain-epochs 48] [--epochs 30] [--keep FOLDER]
 
 2,000 pictures of the synthetic world, 48 px, 20 of each of 100 things. The backbone, a ResNet-18, is pretrained on all
 of them without labels; then classification, detection and segmentation are learnt from 200 of them, drawn by the seed,
-and judged by 500 pictures that neither has seen. Pretraining and head share the seed.
+and judged by 500 pictures that neither has seen. Pretraining and head share the seed. With --keep, pretrained backbones
+are left in FOLDER, and taken from there by later calls.
 """
 
 from __future__ import annotations
@@ -42,6 +43,7 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--pretrain-set", action="append", default=[])
     parser.add_argument("--set", action="append", default=[])
+    parser.add_argument("--keep", type=Path)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     log.setLevel("ERROR")
@@ -49,9 +51,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="few-") as folder:
         for seed in map(int, args.seeds.split(",")):
             start = time.monotonic()
-            seen = Path(folder) / f"seen-{seed}"
+            seen = (args.keep or Path(folder)) / f"seen-{seed}"
             pretrain(
-                WORLD, seen, backbone=BACKBONE, epochs=args.pretrain_epochs, seed=seed,
+                WORLD, seen, backbone=BACKBONE, epochs=args.pretrain_epochs, seed=seed, resume=seen.exists(),
                 set=(*VIEWS, *args.pretrain_set),
             )  # fmt: skip
             print(f"seed {seed}: pretrained in {time.monotonic() - start:.0f} s", flush=True)

@@ -1,9 +1,9 @@
 """Fields of flow in files, read and written without loss: Middlebury's .flo and KITTI's PNG.
 
-    .flo   the tag PIEH, width and height as int32, then (H, W, 2) float32, all little-endian: px to the right and
-           downwards; a component beyond 1e9 says that the flow is not known (Baker et al. 2011)
-    .png   16 bits of red, green, blue: u = (red - 2^15) / 64, v = (green - 2^15) / 64 px; blue is 0 where the flow
-           is not known (Menze and Geiger 2015); needs PyAV
+.flo   the tag PIEH, width and height as int32, then (H, W, 2) float32, all little-endian: px to the right and
+       downwards; a component beyond 1e9 says that the flow is not known (Baker et al. 2011)
+.png   16 bits of red, green, blue: u = (red - 2^15) / 64, v = (green - 2^15) / 64 px; blue is 0 where the flow
+       is not known (Menze and Geiger 2015); needs PyAV
 """
 
 from __future__ import annotations

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from seeall.data.annotations.layouts import find_annotated
 from seeall.data.annotations.truth import Annotated
-from seeall.data.motion.pairs import find_pairs
+from seeall.data.motion.pairs import find_pairs, pairs_in
+from seeall.data.pictures import Pictures
+from seeall.data.video import RATE
 from seeall.heads.augment import Augment
 from seeall.heads.feed import Augmentation
 from seeall.heads.flow.augment import FlowAugment
+
+
+def single(pictures: Pictures) -> Pictures:
+    """The pictures, one by one."""
+    return pictures
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,6 +28,7 @@ class Kind:
     through · best: the metric whose highest value decides which checkpoint is the best, the lowest after a "-"
     batch: pictures a step · backbone: the usual one
     own_size: whether pictures are judged as large as they are, and learnt from in windows; else all are scaled
+    looks_at: pictures without a truth → what a head is asked about · rate: frames a second that are taken of a video
     """
 
     find: Callable[..., Annotated]
@@ -29,6 +37,8 @@ class Kind:
     batch: int = 8
     backbone: str = "resnet18"
     own_size: bool = False
+    looks_at: Callable[[Pictures], Pictures] = single
+    rate: float = RATE
 
 
 def _still(task: str, best: str, batch: int = 8) -> Kind:
@@ -40,10 +50,13 @@ KINDS: Mapping[str, Kind] = {
     "detection": _still("detection", "mAP"),
     "instance": _still("instance", "mAP"),
     "segmentation": _still("segmentation", "mIoU"),
-    "flow": Kind(find=find_pairs, augment=FlowAugment, best="-EPE", backbone="flownet", own_size=True),
+    "flow": Kind(
+        find=find_pairs,
+        augment=FlowAugment,
+        best="-EPE",
+        backbone="flownet",
+        own_size=True,
+        looks_at=pairs_in,
+        rate=math.inf,
+    ),
 }
-
-
-def find(task: str, data: str, **settings: Any) -> Annotated:
-    """What `data` name for `task`."""
-    return KINDS[task].find(data, **settings)

@@ -18,6 +18,7 @@ Of the synthetic world, a pair is two frames of a clip.
 from __future__ import annotations
 
 import functools
+import itertools
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from PIL import Image
 
 from seeall.data import keyed, scenes
 from seeall.data.annotations.truth import Annotated, Truth
+from seeall.data.clips import clips
 from seeall.data.decode import EXTENSIONS, Pixels, Unreadable, decode
 from seeall.data.motion import fields
 from seeall.data.motion.fields import Field
@@ -96,6 +98,21 @@ def find_pairs(data: str, *, layout: Layout = "auto", passes: Passes = "both", g
     )  # fmt: skip
     known = frozenset({"flow"} if all(pair.flow for pair in found) else set[str]())
     return Annotated(pictures, (), known, found, _interpret)
+
+
+def pairs_in(pictures: Pictures) -> Pictures:
+    """Each picture with the next one of its clip: videos, folders of frames, the synthetic world's clips.
+
+    Raises: SeeallError where no clip has two frames.
+    """
+    found = clips(pictures)
+    order = sorted(range(len(pictures)), key=lambda i: (int(found.clip[i]), float(found.seconds[i])))
+    rows = [(a, b) for a, b in itertools.pairwise(order) if found.clip[a] == found.clip[b]]
+    return Pictures(
+        pictures.source, [pictures.ids[a] for a, _ in rows], rows,
+        lambda key, shortest: stacked([pictures.read(i, shortest) for i in key]), root=pictures.root,
+        moments=[(found.names[int(found.clip[a])], float(found.seconds[a])) for a, _ in rows],
+    )  # fmt: skip
 
 
 def read_frames(keys: Sequence[Any], shortest: int | None = None) -> Pixels:

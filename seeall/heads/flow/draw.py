@@ -74,15 +74,21 @@ def errors(said: NDArray[np.float32], true: Field, scale: float) -> Pixels:
     return picture
 
 
-def panel(frames: NDArray[np.uint8], said: NDArray[np.float32], true: Field | None = None) -> Pixels:
-    """Side by side: the first frame, the second put back, the flow said, and, where there is, the true one and errors.
+def beside(first: Pixels, said: NDArray[np.float32], scale: float) -> Pixels:
+    """The first frame (H, W, 3), left, and its flow (H, W, 2), right, with the wheel in a corner."""
+    colours, side = coloured(said, scale), max(24, min(said.shape[:2]) // 5)
+    corner = wheel(side, scale)[: said.shape[0], : said.shape[1]]
+    colours[: corner.shape[0], : corner.shape[1]] = corner
+    return np.concatenate([first, np.full((said.shape[0], _GAP, 3), 255, np.uint8), colours], 1)
 
-    frames: (2, H, W, 3) · The wheel is in the corner of the flow that is said.
+
+def panel(frames: NDArray[np.uint8], said: NDArray[np.float32], true: Field | None = None) -> Pixels:
+    """Side by side: the second frame put back, the first, the flow said, and, where there is, the true one and errors.
+
+    frames: (2, H, W, 3).
     """
     scale = fastest(said) if true is None else fastest(true.vectors[true.known][None], said)
-    parts = [frames[0], put_back(frames[1], said), coloured(said, scale)]
-    side = max(24, min(said.shape[:2]) // 4)
-    parts[2][:side, :side] = wheel(side, scale)
+    parts = [put_back(frames[1], said), beside(frames[0], said, scale)]
     if true is not None:
         parts += [coloured(true.vectors, scale, true.known), errors(said, true, scale)]
     gap = np.full((said.shape[0], _GAP, 3), 255, np.uint8)

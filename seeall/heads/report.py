@@ -23,7 +23,8 @@ _STYLE = (
 td { font-variant-numeric: tabular-nums } td.name, th.name { text-align: left }
 .matrix td { padding: .15rem .5rem; min-width: 2.2rem } .matrix th { font-weight: normal; color: var(--soft) }
 .sheet { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 24rem), 1fr)); gap: 1rem }
-.sheet img { width: 100%; height: auto } .charts { display: flex; flex-wrap: wrap; gap: 0 2rem }
+.sheet img { width: 100%; height: auto }
+.charts { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 20rem), 1fr)); gap: 0 2rem }
 """
     + CHARTS
 )
@@ -117,7 +118,7 @@ def _curves(examined: Examined) -> list[str]:
     charts = []
     for name, (recall, precision, _) in list(curves(found, examined.truths, examined.recipe.classes).items())[:_CHARTS]:
         best = torch.tensor(precision).flip(0).cummax(0).values.flip(0).tolist() if len(precision) else []
-        points = list(zip(recall.tolist(), best))
+        points = list(zip([0.0, *recall.tolist()], [*best[:1], *best]))
         charts.append(chart(name, across, up, [Line("", "one", points, filled=True)]))
     return ["<h2>Precision and recall, at an IoU of one half</h2>", '<div class="charts">', *charts, "</div>"]
 

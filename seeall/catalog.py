@@ -74,6 +74,9 @@ MODELS: Table = {
     "flownets": "seeall.heads.flow.flownets:FlowNetS",
     "flownetc": "seeall.heads.flow.flownetc:FlowNetC",
     "raft": "seeall.heads.flow.raft:RAFT",
+    "inflated": "seeall.heads.action.networks:InflatedAction",
+    "slowfast": "seeall.heads.action.slowfast:SlowFast",
+    "per-frame": "seeall.heads.action.networks:PerFrame",
 }
 TASKS: Mapping[str, tuple[str, ...]] = {
     "classification": ("linear",),
@@ -81,6 +84,7 @@ TASKS: Mapping[str, tuple[str, ...]] = {
     "instance": ("mask-rcnn",),
     "segmentation": ("unet", "segnet", "deconvnet", "fpn"),
     "flow": ("flownets", "flownetc", "raft"),
+    "action": ("inflated", "slowfast", "per-frame"),
 }
 """Task → the models that do it, the usual one first."""
 OPTIMISERS: Table = {

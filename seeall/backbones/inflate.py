@@ -39,14 +39,19 @@ class TimeConvolution(nn.Conv3d):
     def forward(self, x: Tensor) -> Tensor:
         """See above; T' = ⌈T / stride⌉."""
         frames, (before, *_) = self.clock.frames, self.kernel_size
-        clips = x.unflatten(0, (-1, frames)).transpose(1, 2)
+        clips = _unfolded(x, frames)
         if before > 1:
             clips = _held(clips, (before - 1) // 2, before // 2)
         y = F.conv3d(
-            clips, self.weight, self.bias, self.stride, (0, *self.padding[1:]), self.dilation, self.groups  # type: ignore[arg-type]
+            clips, self.weight, self.bias, self.stride, (0, *self.padding[1:]), self.dilation, self.groups
         )  # fmt: skip
         self.clock.frames = y.shape[2]
         return y.transpose(1, 2).flatten(0, 1)
+
+
+def _unfolded(x: Tensor, frames: int) -> Tensor:
+    """(B·T, C, H, W) → (B, C, T, H, W)."""
+    return x.reshape(-1, frames, *x.shape[1:]).transpose(1, 2)
 
 
 def _held(clips: Tensor, before: int, after: int) -> Tensor:
@@ -72,12 +77,12 @@ class Inflated(nn.Module):
 
     def stages(self, x: Tensor) -> list[Tensor]:
         """The maps of every stage."""
-        return [part.unflatten(0, (len(x), -1)).transpose(1, 2) for part in self.backbone.stages(self._folded(x))]
+        return [_unfolded(part, len(part) // len(x)) for part in self.backbone.stages(self._folded(x))]
 
     def forward(self, x: Tensor) -> Tensor:
         """The embedding."""
         y: Tensor = self.backbone(self._folded(x))
-        return y.unflatten(0, (len(x), -1)).mean(1)
+        return y.view(len(x), -1, y.shape[1]).mean(1)
 
     def _folded(self, x: Tensor) -> Tensor:
         self._clock.frames = x.shape[2]
@@ -102,7 +107,7 @@ def inflate(backbone: Backbone, *, kernel: int = 3, which: Which = "all", every:
     ]
     if isinstance(backbone.network, nn.Conv2d) or not found:
         raise SeeallError("this backbone has no convolution within it that could be inflated")
-    clock = _Clock()
+    clock, backbone.altered = _Clock(), True
     for i, (parent, name, module) in enumerate(found):
         if i == 0 or which == "all" or (which == "half" and i % 2 == 0):
             setattr(parent, name, _inflated(module, kernel, every if i == 0 else 1, clock))
@@ -113,9 +118,10 @@ def _inflated(flat: nn.Conv2d, kernel: int, every: int, clock: _Clock) -> TimeCo
     if isinstance(flat.padding, str) or flat.padding_mode != "zeros":
         raise SeeallError("this backbone has a convolution whose padding is not of zeros, which cannot be inflated")
     with torch.random.fork_rng(devices=[]):  # weights are set below
+        (height, width), (down, across), (above, beside) = flat.kernel_size, flat.stride, flat.padding
         made = TimeConvolution(
-            flat.in_channels, flat.out_channels, (kernel, *flat.kernel_size), (every, *flat.stride),
-            (0, *flat.padding), (1, *flat.dilation), flat.groups, flat.bias is not None,
+            flat.in_channels, flat.out_channels, (kernel, height, width), (every, down, across), (0, above, beside),
+            (1, flat.dilation[0], flat.dilation[1]), flat.groups, flat.bias is not None,
         )  # fmt: skip
     made.clock = clock
     made.weight = nn.Parameter(flat.weight.detach()[:, :, None].repeat(1, 1, kernel, 1, 1) / kernel)

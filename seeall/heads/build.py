@@ -24,6 +24,7 @@ from seeall import catalog, durable
 from seeall.backbones.contract import Backbone
 from seeall.backbones.load import build
 from seeall.heads.about import About
+from seeall.heads.action.task import Action
 from seeall.heads.classification import Classification
 from seeall.heads.detection.task import Detection
 from seeall.heads.flow.task import Flow
@@ -83,8 +84,8 @@ def parts(task: str, model: str) -> dict[str, Callable[..., Any]]:
     roles: dict[str, Callable[..., Any]] = {"model": catalog.find(catalog.MODELS, model, "model")}
     if task == "segmentation":
         roles["loss"] = SegmentationLoss
-    if task == "classification":
-        roles["task"] = Classification
+    if task in ("classification", "action"):
+        roles["task"] = Classification if task == "classification" else Action
     return roles
 
 
@@ -102,6 +103,8 @@ def assemble(recipe: Recipe, backbone: Backbone | None, about: About) -> nn.Modu
     normalise = Normalise(known["mean"], known["std"])
     if recipe.task == "flow":
         return Flow(network, normalise, recipe.image_size)
+    if recipe.task == "action":
+        return Action(network, normalise, recipe.image_size, recipe.classes, **own["task"])
     if recipe.task == "segmentation":
         return Segmentation(network, normalise, recipe.image_size, recipe.classes, SegmentationLoss(**own["loss"]))
     if recipe.task == "classification":

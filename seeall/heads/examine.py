@@ -173,12 +173,20 @@ def beside(examined: Examined, i: int) -> Pixels:
     example, prediction = examined.examples[i], examined.predictions[i]
     if prediction.flow is not None:
         return panel(example.pixels.permute(0, 2, 3, 1).numpy(), prediction.flow, example.truth.motion)
-    pixels = example.pixels.permute(1, 2, 0).numpy()
+    pixels = as_one(example.pixels.movedim(-3, -1).numpy())
     said, scores = as_truth(prediction, SURE)
     seen = drawn(pixels, said, examined.recipe.classes, scores)
     known = drawn(pixels, example.truth, examined.recipe.classes)
     gap = np.full((seen.shape[0], 4, 3), 255, np.uint8)
     return np.concatenate([seen, gap, known], 1)
+
+
+def as_one(pixels: Pixels, most: int = 4) -> Pixels:
+    """A picture (H, W, 3) as it is; of a clip (T, H, W, 3) some frames side by side, evenly spread."""
+    if pixels.ndim == 3:
+        return pixels
+    shown = np.unique(np.linspace(0, len(pixels) - 1, most).round().astype(int))
+    return np.concatenate(list(pixels[shown]), 1)
 
 
 def sheet(examined: Examined, most: int = 8) -> Tensor:

@@ -251,11 +251,11 @@ def _check_batch(batch: int | None, n: int, world: int) -> None:
 
 
 def _keep(run: Run, head: nn.Module, backbone: Backbone | None, recipe: build.Recipe) -> None:
-    """Write the head, and its backbone where that still takes a single picture, on the process that writes."""
+    """Write the head, and its backbone where that still is what its name says, on the process that writes."""
     if not run.writes:
         return
     build.save(head, recipe, run.path)
-    if backbone is None or backbone.inputs != 3:
+    if backbone is None or backbone.altered:
         return
     backbones.save(
         backbone, run.path / RUN_FILE, name=recipe.backbone, settings=recipe.backbone_settings,

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 
 from seeall.data.annotations.layouts import find_annotated
 from seeall.data.annotations.truth import Annotated
+from seeall.data.motion.actions import clips_in, find_actions
 from seeall.data.motion.pairs import find_pairs, pairs_in
 from seeall.data.pictures import Pictures
 from seeall.data.video import RATE
+from seeall.heads.action.augment import ClipAugment
 from seeall.heads.augment import Augment
 from seeall.heads.feed import Augmentation
 from seeall.heads.flow.augment import FlowAugment
@@ -29,6 +31,7 @@ class Kind:
     batch: pictures a step · backbone: the usual one
     own_size: whether pictures are judged as large as they are, and learnt from in windows; else all are scaled
     looks_at: pictures without a truth → what a head is asked about · rate: frames a second that are taken of a video
+    told: settings of the head that the augmentation is told first
     """
 
     find: Callable[..., Annotated]
@@ -39,6 +42,7 @@ class Kind:
     own_size: bool = False
     looks_at: Callable[[Pictures], Pictures] = single
     rate: float = RATE
+    told: tuple[str, ...] = ()
 
 
 def _still(task: str, best: str, batch: int = 8) -> Kind:
@@ -50,6 +54,7 @@ KINDS: Mapping[str, Kind] = {
     "detection": _still("detection", "mAP"),
     "instance": _still("instance", "mAP"),
     "segmentation": _still("segmentation", "mIoU"),
+    "action": Kind(find=find_actions, augment=ClipAugment, best="top1", looks_at=clips_in, told=("frames",)),
     "flow": Kind(
         find=find_pairs,
         augment=FlowAugment,

@@ -80,7 +80,7 @@ class Plan:
                 _backbone, "none" if known else settings["start"], name, {**own, **chosen.get("backbone", {})}
             ),
             {role: chosen[role] for role in ("model", "loss", "task") if role in chosen},
-            kind.augment(**chosen["augment"]),
+            kind.augment(*_told(kind, roles, chosen), **chosen["augment"]),
             _world(settings["data"]) if how_varied["widen"] else None,
             how_varied,
             functools.partial(_hold, settings["task"], settings["freeze"], how),
@@ -116,6 +116,11 @@ def parts(task: str, model: str, backbone: str | None, optimiser: str) -> dict[s
         "optimiser": catalog.find(catalog.OPTIMISERS, optimiser, "optimiser"),
         "training": training,
     }
+
+
+def _told(kind: Kind, roles: Mapping[str, Any], chosen: Mapping[str, dict[str, Any]]) -> list[Any]:
+    """Those settings of the head that the augmentation needs to know."""
+    return [chosen["task"].get(name, catalog.settings(roles["task"])[name][1]) for name in kind.told]
 
 
 def _no_backbone(model: str, settings: Mapping[str, Any]) -> str:

@@ -84,7 +84,10 @@ class _Training:
         compile: bool,
         resume: bool,
     ) -> None:
-        task.to(engine.device).to(memory_format=torch.channels_last)
+        task.to(engine.device)
+        for tensor in itertools.chain(task.parameters(), task.buffers()):
+            if tensor.ndim == 4:
+                tensor.data = tensor.data.to(memory_format=torch.channels_last)
         if engine.world > 1:
             synchronise_batchnorm(task, engine.device)
         self.engine, self.task, self.run = engine, task, run

@@ -124,7 +124,7 @@ def read(annotated: Annotated, i: int, size: int | None) -> Example:
 
     Raises: Unreadable, or SeeallError for its truth.
     """
-    pixels = annotated.pictures.read(i)
+    pixels = annotated.pictures.read(i, size if "frames" in annotated.knows else None)
     truth = annotated.truth(i, *pixels.shape[-3:-1])
     if size is None:
         return Example(scaled_pixels(pixels, pixels.shape[-3:-1]), truth)

@@ -59,10 +59,11 @@ class Truth:
 class Annotated:
     """n pictures, and notes that say what is in each.
 
-    pictures: the pictures · classes: names, in the order of their numbers · knows: which of "label", "boxes", "masks",
-    "semantic" and "flow" the truth has · notes: n things that `interpret` turns, with the picture's height and width in
-    px, into a `Truth`; it raises `SeeallError` where that cannot be done · repairs: (picture or file, what was wrong
-    and what was made of it), one for each thing mended
+    pictures: the pictures · classes: names, in the order of their numbers
+    knows: which of "label", "boxes", "masks", "semantic" and "flow" the truth has; "frames" where pictures are clips
+    notes: n things that `interpret` turns, with the picture's height and width in px, into a `Truth`; it raises
+    `SeeallError` where that cannot be done
+    repairs: (picture or file, what was wrong and what was made of it), one for each thing mended
     """
 
     pictures: Pictures

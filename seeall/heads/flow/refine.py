@@ -110,6 +110,6 @@ def paired(backbone: Backbone) -> Backbone:
                 wide = copy.deepcopy(module)
                 wide.in_channels, wide.weight = 6, nn.Parameter(torch.cat([module.weight, module.weight], 1) / 2)
                 setattr(parent, name, wide)
-                backbone.inputs = 6
+                backbone.inputs, backbone.altered = 6, True
                 return backbone
     raise SeeallError("this backbone has no convolution over three channels that two frames could share")

@@ -54,7 +54,7 @@ def evaluate(
             raise SeeallError(
                 f"--val {val}: {run} is a head, which has learnt already; give what to judge it by as DATA"
             )
-        finding = kinds.KINDS[build.describe(run).task].find
+        finding = kinds.KINDS[build.describe(run).task].finder
         settings = catalog.resolve({"annotations": finding}, set or ())["annotations"]
         examined = examine.examine(run, data, limit=limit, seed=seed, **settings)
         if html:

@@ -139,7 +139,7 @@ def taken_for(examined: Examined) -> tuple[Tensor, list[str]]:
     Pictures, pixels, or things, of which the last row and column are the background: found where nothing is, or missed.
     """
     names = list(examined.recipe.classes)
-    if examined.recipe.task == "classification":
+    if examined.recipe.task in ("classification", "action"):
         table = torch.zeros(len(names), len(names), dtype=torch.int64)
         for prediction, truth in zip(examined.predictions, examined.truths):
             assert prediction.scores is not None and truth.label is not None

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from seeall.data.annotations.layouts import find_annotated
 from seeall.data.annotations.truth import Annotated
@@ -26,15 +26,15 @@ def single(pictures: Pictures) -> Pictures:
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
-    """find: data → pictures and their truth, with settings by its signature · augment: settings → what examples go
-    through · best: the metric whose highest value decides which checkpoint is the best, the lowest after a "-"
+    """finder: data, and `also` → pictures and their truth, with settings by its signature
+    augment: settings → what examples go through; `told`, settings of the head, come first
+    best: the metric whose highest value decides which checkpoint is the best, the lowest after a "-"
     batch: pictures a step · backbone: the usual one
     own_size: whether pictures are judged as large as they are, and learnt from in windows; else all are scaled
     looks_at: pictures without a truth → what a head is asked about · rate: frames a second that are taken of a video
-    told: settings of the head that the augmentation is told first
     """
 
-    find: Callable[..., Annotated]
+    finder: Callable[..., Annotated]
     augment: Callable[..., Augmentation]
     best: str
     batch: int = 8
@@ -43,10 +43,15 @@ class Kind:
     looks_at: Callable[[Pictures], Pictures] = single
     rate: float = RATE
     told: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
+
+    def find(self, data: str, **settings: Any) -> Annotated:
+        """What `data` names, for this task."""
+        return self.finder(data, *self.also, **settings)
 
 
 def _still(task: str, best: str, batch: int = 8) -> Kind:
-    return Kind(find=functools.partial(find_annotated, task=task), augment=Augment, best=best, batch=batch)
+    return Kind(finder=find_annotated, also=(task,), augment=Augment, best=best, batch=batch)
 
 
 KINDS: Mapping[str, Kind] = {
@@ -54,9 +59,9 @@ KINDS: Mapping[str, Kind] = {
     "detection": _still("detection", "mAP"),
     "instance": _still("instance", "mAP"),
     "segmentation": _still("segmentation", "mIoU"),
-    "action": Kind(find=find_actions, augment=ClipAugment, best="top1", looks_at=clips_in, told=("frames",)),
+    "action": Kind(finder=find_actions, augment=ClipAugment, best="top1", looks_at=clips_in, told=("frames",)),
     "flow": Kind(
-        find=find_pairs,
+        finder=find_pairs,
         augment=FlowAugment,
         best="-EPE",
         backbone="flownet",

@@ -110,7 +110,7 @@ def parts(task: str, model: str, backbone: str | None, optimiser: str) -> dict[s
         **build.parts(task, model),
         "augment": kind.augment,
         "transfer": transfer,
-        "annotations": kind.find,
+        "annotations": kind.finder,
         "randomise": randomise,
         **({} if on == build.NONE else {"backbone": backbones.factory(on)}),
         "optimiser": catalog.find(catalog.OPTIMISERS, optimiser, "optimiser"),
@@ -182,7 +182,7 @@ def known_backbone(out: Path) -> tuple[str, dict[str, Any]] | None:
 def _hold(task: str, what: str, how: Mapping[str, Any], head: nn.Module, backbone: Backbone | None) -> None:
     if backbone is None:
         return
-    if task != "classification":
+    if task not in ("classification", "action"):
         leave_out(backbone)
     frozen = freeze(backbone, what, norm=how["norm"])
     head.rate_factors = rates(head, backbone, how["backbone_rate"], how["stage_decay"])  # type: ignore[assignment]

@@ -22,9 +22,10 @@ from seeall.data.motion import fields
 from seeall.data.motion.movie import Movie
 from seeall.data.pictures import Pictures, find
 from seeall.data.pixels import write_skipped
+from seeall.data.video import EXTENSIONS as FILMS
 from seeall.data.video import Frame
 from seeall.heads import build, kinds, tiles
-from seeall.heads.examine import as_truth, drawn
+from seeall.heads.examine import as_one, as_truth, drawn
 from seeall.heads.flow.draw import beside as flow_beside
 from seeall.heads.flow.draw import fastest
 from seeall.heads.prediction import Head, Prediction, together
@@ -189,7 +190,7 @@ class _Book:
                 self._scale = fastest(prediction.flow)  # colours mean the same all through a clip
             return flow_beside(pixels[0], prediction.flow, self._scale)
         truth, scores = as_truth(prediction, self.score)
-        return drawn(pixels, truth, self.recipe.classes, scores)
+        return drawn(as_one(pixels), truth, self.recipe.classes, scores)
 
     def _show(self, picture: Pixels, clip: str, seconds: float) -> None:
         """The next frame of the clip's video, which is begun where it is the first; none without PyAV."""
@@ -198,7 +199,8 @@ class _Book:
         if clip != self._clip:
             self.cut()
             self._clip = clip
-            self._movie = Movie(self.out / "videos" / f"{self._stem(clip)}.mp4")
+            name = clip.rpartition(".")[0] if Path(clip).suffix.lower() in FILMS else clip
+            self._movie = Movie(self.out / "videos" / f"{self._stem(name)}.mp4")
         self._movie.write(picture, seconds)
 
     def cut(self) -> None:

@@ -288,7 +288,7 @@ def _world(data: str, gap: str) -> Annotated:
             rows.append((i, i + drawn))
     pictures = Pictures(
         data, [world.id(a) for a, _ in rows], rows,
-        lambda key, _: np.stack([world.image(i) for i in key]), labels=None,
+        lambda key, _: np.stack([world.image(i) for i in key]), moments=[world.moment(a) for a, _ in rows],
     )  # fmt: skip
     return Annotated(pictures, (), frozenset({"flow"}), rows, functools.partial(_drawn, world=world))
 

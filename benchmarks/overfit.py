@@ -35,7 +35,7 @@ WAYS: dict[str, dict[str, Any]] = {
     "unet": {**STREETS, "image_size": 120, "steps": 800},
     "segnet": {**STREETS, "backbone": "vgg16_bn", "image_size": 96, "steps": 400},
     "deconvnet": {**STREETS, "backbone": "vgg16_bn", "image_size": 96, "steps": 400},
-    "fpn": {**STREETS, "backbone": "mobilenet_v3_small", "image_size": 240, "steps": 800},
+    "fpn": {**STREETS, "backbone": "vgg16_bn", "image_size": 96, "steps": 400, "set": ("balance=median", "width=64", "branch=64")},
 }  # fmt: skip
 SHOWN = {"detection": "mAP50", "instance": "mAP50", "segmentation": "mIoU"}
 

@@ -4,8 +4,8 @@
 
 BCCD is a folder in Pascal VOC's layout, BALLOON one with train/via_region_data.json, CAMVID one with train/images and
 train/masks. Eight pictures of each, to learn from and to be judged by, no augmentation, batches of four, from nothing.
-The backbone is a ResNet-18, but for three whose decoders give no finer map than the backbone's: a VGG-16 whose first
-has every pixel, as in the papers of SegNet and DeconvNet, or larger pictures.
+The backbone is a ResNet-18, but for three whose decoders give no finer map than the backbone's: these have a VGG-16, whose
+first map has every pixel, as in the papers of SegNet and DeconvNet.
 """
 
 from __future__ import annotations
@@ -35,7 +35,10 @@ WAYS: dict[str, dict[str, Any]] = {
     "unet": {**STREETS, "image_size": 120, "steps": 800},
     "segnet": {**STREETS, "backbone": "vgg16_bn", "image_size": 96, "steps": 400},
     "deconvnet": {**STREETS, "backbone": "vgg16_bn", "image_size": 96, "steps": 400},
-    "fpn": {**STREETS, "backbone": "vgg16_bn", "image_size": 96, "steps": 400, "set": ("balance=median", "width=64", "branch=64")},
+    "fpn": {
+        **STREETS, "backbone": "vgg16_bn", "image_size": 96, "steps": 400,
+        "set": (*STREETS["set"], "width=64", "branch=64"),
+    },
 }  # fmt: skip
 SHOWN = {"detection": "mAP50", "instance": "mAP50", "segmentation": "mIoU"}
 

@@ -4,8 +4,8 @@
 
 BCCD is a folder in Pascal VOC's layout, BALLOON one with train/via_region_data.json, CAMVID one with train/images and
 train/masks. Eight pictures of each, to learn from and to be judged by, no augmentation, batches of four, from nothing.
-The backbone is a ResNet-18, but for three whose decoders give no finer map than the backbone's: these have a VGG-16, whose
-first map has every pixel, as in the papers of SegNet and DeconvNet.
+The backbone is a ResNet-18, but for three whose decoders give no finer map than the backbone's: these have a VGG-16,
+and its first map has every pixel, as in the papers of SegNet and DeconvNet.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 WORLD = "scenes:n=8,size=32,things=1-2,classes=3,seed=3"
 SIZE = 32
-STILL = [model for model, task in TASK_OF.items() if not kinds.KINDS[task].own_size]
+STILL = [model for model, task in TASK_OF.items() if kinds.KINDS[task].looks_at is kinds.single]
 every_model = pytest.mark.parametrize("model", STILL)
 every_family = pytest.mark.parametrize("family", FAMILIES)
 

@@ -22,6 +22,7 @@ from seeall.data.motion.movie import Movie
 from seeall.data.sampler import Sampler
 from seeall.heads.export import TOLERANCE, export
 from seeall.heads.finetune import finetune
+from seeall.heads.plan import parts
 from seeall.training import checkpoint
 from seeall.training.loop import Stopped
 from seeall.types import SeeallError
@@ -199,3 +200,14 @@ def test_a_run_of_another_task_and_pieces_of_flow_are_refused(runs: Path, ssl: S
     assert code == 2 and "no two frames of one clip" in err and not (tmp_path / "p").exists()
     code, _, err = ssl("evaluate", runs / "inflated", "scenes:n=8,size=32,frames=4")
     assert code == 2 and "the head knows" in err
+
+
+@every_model
+def test_settings_that_are_listed_can_be_typed_back(model: str) -> None:
+    roles = parts(TASK_OF[model], model, None, "adamw")
+    listed = [
+        f"{role}.{n}={'none' if d is None else d}"
+        for role, t in roles.items()
+        for n, (_, d) in catalog.settings(t).items()
+    ]
+    assert catalog.resolve(roles, listed)

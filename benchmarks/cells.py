@@ -52,13 +52,12 @@ def their_faster_rcnn(backbone: Backbone, classes: int, about: About) -> nn.Modu
 
 
 def their_retinanet(backbone: Backbone, classes: int, about: About) -> nn.Module:
-    """The same of its one-stage detector."""
-    base = [round(s * about.image_size / 800) for s in (32, 64, 128, 256, 512)]
-    sizes = tuple((s, round(s * 2 ** (1 / 3)), round(s * 2 ** (2 / 3))) for s in base)
+    """The same of its one-stage detector, with its own anchors, of 32 px and more: smaller ones would go to strides that
+    step over cells.
+    """
     return RetinaNet(
         _pyramid([2, 3, 4], LastLevelP6P7(WIDTH, WIDTH)), classes,
         min_size=about.image_size, max_size=8 * about.image_size, _skip_resize=True,
-        anchor_generator=AnchorGenerator(sizes, ((0.5, 1.0, 2.0),) * len(sizes)),
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from sklearn.cluster import KMeans
 from torch import Tensor
 from torchvision.ops import box_iou
 
-from seeall.heads.detection.anchors import fit, generator, overlap, usual
+from seeall.heads.detection.anchors import fit, generator, medians, overlap, usual
 from seeall.types import SeeallError
 
 
@@ -30,7 +30,7 @@ def iou(a: tuple[float, float], b: tuple[float, float]) -> float:
     return shared / (a[0] * a[1] + b[0] * b[1] - shared)
 
 
-def medians(sizes: list[tuple[float, float]], anchors: list[tuple[float, float]]) -> list[tuple[float, float] | None]:
+def a_round(sizes: list[tuple[float, float]], anchors: list[tuple[float, float]]) -> list[tuple[float, float] | None]:
     """One round of k-means, a box at a time: where each anchor's boxes have their (lower) medians; None for none."""
     groups: list[list[tuple[float, float]]] = [[] for _ in anchors]
     for size in sizes:
@@ -49,9 +49,9 @@ def medians(sizes: list[tuple[float, float]], anchors: list[tuple[float, float]]
 @pytest.mark.parametrize("seed", range(6))
 def test_a_fit_is_where_the_loop_stands_still(seed: int) -> None:
     sizes = drawn(120, seed)
-    found = list(itertools.chain(*fit(boxes_of(sizes), 2, 3)))
-    measured = [(float(w), float(h)) for w, h in (boxes_of(sizes)[:, 2:] - boxes_of(sizes)[:, :2])]
-    for anchor, median in zip(found, medians(measured, found)):
+    found = medians(torch.tensor(sizes, dtype=torch.float64), 6)
+    measured = [(float(w), float(h)) for w, h in sizes]
+    for anchor, median in zip(found, a_round(measured, found)):
         assert median is not None and anchor == pytest.approx(median, abs=0.02)
     areas = [w * h for w, h in found]
     assert areas == sorted(areas)
@@ -74,13 +74,13 @@ def test_kinds_of_boxes_that_lie_apart_are_found_as_by_scikit_learn(seed: int) -
     theirs = KMeans(4, n_init=10, random_state=0).fit(np.log(sizes)).labels_
     groups = [np.array(sizes)[theirs == k] for k in range(4)]
     expected = sorted((np.median(g, 0).tolist() for g in groups), key=lambda one: one[0] * one[1])
-    found = list(itertools.chain(*fit(boxes_of(sizes, seed), 2, 2)))
+    found = medians(torch.tensor(sizes, dtype=torch.float64), 4)
     np.testing.assert_allclose(found, expected, rtol=0.02)
 
 
 def test_fitted_anchors_lie_closer_to_the_boxes_than_the_usual_ones() -> None:
     sizes = torch.tensor(drawn(400, 5))
-    ways = fit(boxes_of(sizes.tolist()), 3, 9), usual([8, 16, 32], scale=4, octaves=3)
+    ways = fit(boxes_of(sizes.tolist()), [8, 16, 32], 9, scale=4), usual([8, 16, 32], scale=4, octaves=3)
     fitted, common = (
         overlap(sizes, torch.tensor(list(itertools.chain(*shapes)))).max(1).values.mean() for shapes in ways
     )
@@ -101,6 +101,19 @@ def test_what_torchvision_lays_out_is_what_was_asked_for() -> None:
     assert [cell.tolist() for cell in cells] == [[[-5, -10, 5, 10]], [[-15, -4, 15, 4]]]
 
 
+def test_a_level_is_fitted_to_boxes_of_its_own_sizes() -> None:
+    """However many small boxes there are, coarse levels, whose anchors lie far apart, are not spent on them."""
+    small, large = [(20.0 + k / 10, 24.0) for k in range(200)], [(160.0 + k, 150.0 - k) for k in range(20)]
+    shapes = fit(boxes_of([*small, *large]), [8, 16, 32, 64], 3, scale=4)
+    assert len(shapes) == 4 and all(len(level) == 3 for level in shapes)
+    assert all(20 <= w <= 40 and h == pytest.approx(24, abs=0.02) for w, h in shapes[0])
+    assert all(160 <= w <= 180 and 130 <= h <= 150 for w, h in shapes[2])
+    common = usual([8, 16, 32, 64], scale=4, octaves=1)
+    assert shapes[1] == common[1] and shapes[3] == common[3]
+    beyond = fit(boxes_of([(900.0 + k, 900.0) for k in range(9)]), [8, 16], 3, scale=4)
+    assert beyond[0] == usual([8], scale=4, octaves=1)[0] and min(beyond[1]) >= (900, 900)
+
+
 def test_too_few_boxes() -> None:
-    with pytest.raises(SeeallError, match="2 different boxes are too few to fit 6 anchors to"):
-        fit(boxes_of([(3.0, 4.0), (5.0, 6.0)] * 9), 2, 3)
+    with pytest.raises(SeeallError, match="18 boxes are too few to fit 3 anchors a level to"):
+        fit(boxes_of([(3.0, 4.0), (5.0, 6.0)] * 9), [8, 16], 3, scale=4)

@@ -1,10 +1,14 @@
 """Anchors: the boxes that a detector starts from, the usual ones or some that fit a data set.
 
 The fit is k-means with 1 - IoU of width and height for a distance, as in YOLO9000 (Redmon and Farhadi 2017,
-arXiv:1612.08242, section 2), with medians in place of means, and as many anchors for every level of the pyramid.
+arXiv:1612.08242, section 2), with medians in place of means, for every level of the pyramid by itself: anchors of a
+level lie a stride apart, so large strides are no use to small boxes, however many of these there are.
 """
 
 from __future__ import annotations
+
+import itertools
+import math
 
 import torch
 from torch import Tensor
@@ -48,17 +52,33 @@ def overlap(sizes: Tensor, anchors: Tensor) -> Tensor:
     return shared / (sizes.prod(1)[:, None] + anchors.prod(1)[None] - shared)
 
 
-def fit(boxes: Tensor, levels: int, each: int, seed: int = 0) -> Shapes:
-    """Anchors for boxes (n, 4) xyxy, px: `each` for every one of `levels`, smallest first.
+def fit(boxes: Tensor, strides: list[int], each: int, *, scale: float, seed: int = 0) -> Shapes:
+    """Anchors for boxes (n, 4) xyxy, px: `each`, three or nine, for the level of every stride, smallest first.
 
-    Raises: SeeallError where there are fewer different boxes than anchors.
+    A level's are fitted to the boxes whose size, the root of the area, is from `scale` strides to below twice as much;
+    the finest takes smaller boxes too, the coarsest larger ones. A level with too few boxes has the usual ones.
+
+    Raises: SeeallError where all levels have too few.
     """
     sizes = (boxes[:, 2:] - boxes[:, :2]).double().round(decimals=2).clamp(min=1.0)
-    distinct, k = sizes.unique(dim=0), levels * each  # type: ignore[no-untyped-call]
-    if len(distinct) < k:
+    octave = (sizes.prod(1).sqrt() / scale).log2()
+    found = usual(strides, scale=scale, octaves=each // 3)
+    bounds = [-torch.inf, *(math.log2(stride) for stride in strides[1:]), torch.inf]
+    fitted = 0
+    for level, (low, high) in enumerate(itertools.pairwise(bounds)):
+        mine = sizes[(octave >= low) & (octave < high)]
+        if len(mine.unique(dim=0)) >= each:  # type: ignore[no-untyped-call]
+            found[level], fitted = medians(mine, each, keyed.seed(seed, level)), fitted + 1
+    if not fitted:
         raise SeeallError(
-            f"setting 'anchors' is fit: {len(distinct)} different boxes are too few to fit {k} anchors to; leave it out"
+            f"setting 'anchors' is fit: {len(boxes)} boxes are too few to fit {each} anchors a level to; leave it out"
         )
+    return found
+
+
+def medians(sizes: Tensor, k: int, seed: int = 0) -> list[tuple[float, float]]:
+    """k anchors for widths and heights (n, 2), px, k of them different at least; smallest first."""
+    distinct = sizes.unique(dim=0)  # type: ignore[no-untyped-call]
     order = distinct[distinct.prod(1).argsort()]
     anchors = order[torch.linspace(0, len(order) - 1, k).round().long()]
     for turn in range(_ROUNDS):
@@ -73,6 +93,4 @@ def fit(boxes: Tensor, levels: int, each: int, seed: int = 0) -> Shapes:
         if torch.equal(moved, anchors):
             break
         anchors = moved
-    anchors = anchors[anchors.prod(1).argsort()]
-    found = [(round(w, 2), round(h, 2)) for w, h in anchors.tolist()]
-    return [found[i * each : (i + 1) * each] for i in range(levels)]
+    return [(round(w, 2), round(h, 2)) for w, h in anchors[anchors.prod(1).argsort()].tolist()]

@@ -22,7 +22,7 @@ from seeall.heads.about import About
 from seeall.heads.detection.anchors import fit, generator, usual
 from seeall.heads.detection.pyramid import Pyramid, check
 
-_EACH, _WINDOW = 3, 7
+_EACH, _SCALE, _WINDOW = 3, 8.0, 7
 
 
 def faster_rcnn(
@@ -87,8 +87,8 @@ def _parts(
     check(score, nms, most)
     pyramid = Pyramid(backbone, width, finest, LastLevelMaxPool(), 1)
     if about.anchors is None and anchors == "fit" and about.boxes is not None:
-        about.anchors = fit(about.boxes(), len(pyramid.strides), _EACH)
-    about.anchors = about.anchors or usual(pyramid.strides, scale=8.0, octaves=1)
+        about.anchors = fit(about.boxes(), pyramid.strides, _EACH, scale=_SCALE)
+    about.anchors = about.anchors or usual(pyramid.strides, scale=_SCALE, octaves=_EACH // 3)
     levels = [str(k) for k in range(len(pyramid.used))]
     return {
         "backbone": pyramid,

@@ -52,8 +52,8 @@ def their_faster_rcnn(backbone: Backbone, classes: int, about: About) -> nn.Modu
 
 
 def their_retinanet(backbone: Backbone, classes: int, about: About) -> nn.Module:
-    """The same of its one-stage detector, with its own anchors, of 32 px and more: smaller ones would go to strides that
-    step over cells.
+    """The same of its one-stage detector, with its own anchors, of 32 px and more: smaller ones would go to strides so
+    large that they step over cells.
     """
     return RetinaNet(
         _pyramid([2, 3, 4], LastLevelP6P7(WIDTH, WIDTH)), classes,

@@ -31,6 +31,7 @@ BACKBONES: Table = {
     "convnext_tiny": "seeall.backbones.vision:convnext_tiny",
     "vit_b_16": "seeall.backbones.vision:vit_b_16",
     "vit_tiny": "seeall.backbones.vision:vit_tiny",
+    "flownet": "seeall.backbones.flownet:flownet",
 }
 OBJECTIVES: Table = {
     "simclr": "seeall.ssl.simclr:SimCLR",
@@ -70,12 +71,20 @@ MODELS: Table = {
     "segnet": "seeall.heads.segmentation.segnet:SegNet",
     "deconvnet": "seeall.heads.segmentation.deconvnet:DeconvNet",
     "fpn": "seeall.heads.segmentation.fpn:FPN",
+    "flownets": "seeall.heads.flow.flownets:FlowNetS",
+    "flownetc": "seeall.heads.flow.flownetc:FlowNetC",
+    "raft": "seeall.heads.flow.raft:RAFT",
+    "inflated": "seeall.heads.action.networks:InflatedAction",
+    "slowfast": "seeall.heads.action.slowfast:SlowFast",
+    "per-frame": "seeall.heads.action.networks:PerFrame",
 }
 TASKS: Mapping[str, tuple[str, ...]] = {
     "classification": ("linear",),
     "detection": ("retinanet", "faster-rcnn"),
     "instance": ("mask-rcnn",),
     "segmentation": ("unet", "segnet", "deconvnet", "fpn"),
+    "flow": ("flownets", "flownetc", "raft"),
+    "action": ("inflated", "slowfast", "per-frame"),
 }
 """Task → the models that do it, the usual one first."""
 OPTIMISERS: Table = {

@@ -34,6 +34,8 @@ class Backbone(nn.Module):
     """A network and the walk through it.
 
     `network` holds all parameters, under the names its own library gives them; it has no classifier.
+    inputs: channels that x has: 3, but where a head has made it look at several frames at once
+    altered: whether a head has made another network of it, which its name and settings do not give
     """
 
     def __init__(
@@ -48,7 +50,8 @@ class Backbone(nn.Module):
     ) -> None:
         super().__init__()
         self.network = network
-        self.channels, self.strides, self.embed_dim = channels, strides, embed_dim
+        self.channels, self.strides, self.embed_dim, self.inputs = channels, strides, embed_dim, 3
+        self.altered = False
         self.preprocessing: dict[str, Any] = {"mean": MEAN, "std": STD, **(preprocessing or {})}
         self._walk = walk
         quicken(network)

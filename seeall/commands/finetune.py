@@ -53,7 +53,7 @@ def finetune(
     labels: Annotated[str | None, typer.Option(help="Learn from so many pictures only: 10% or 50.")] = None,
     freeze: Annotated[str, typer.Option(help="none, backbone, or the first N stages.")] = "none",
     backbone: Annotated[
-        str | None, typer.Option(help="Not needed where --from says; else resnet18 if not given.")
+        str | None, typer.Option(help="Not needed where --from says; the task's usual one if not given.")
     ] = None,
     image_size: Annotated[
         int | None, typer.Option(help="Shorter side of pictures, px; chosen by the pictures if not given.")
@@ -78,14 +78,14 @@ def finetune(
     json_: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Make a head on a backbone: classify, detect, cut out or segment, from a few pictures with their truth."""
+    """Make a head on a backbone: classify, detect, cut out, segment, or say what moves, from a few examples."""
     listen(quiet)
     if settings:
         from seeall.heads.build import check
-        from seeall.heads.finetune import parts
+        from seeall.heads.plan import parts
 
         task = task or next(iter(catalog.TASKS))
-        return listed(parts(task, check(task, model), backbone or "resnet18", optimiser), json_)
+        return listed(parts(task, check(task, model), backbone, optimiser), json_)
     pictures, folder, options = asked(ctx, "scenes:n=200,size=96")
     if resume and options["task"] is None:
         raise SeeallError(f"--resume {folder}: no ssl finetune began this run; to make a head on it, give it as --from")

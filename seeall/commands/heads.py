@@ -21,15 +21,18 @@ def predict(
     tile: Annotated[
         int, typer.Option(min=0, help="Look at larger pictures in pieces of so many px; 0: each as a whole.")
     ] = 0,
+    rate: Annotated[
+        float | None, typer.Option(min=0.001, help="Frames a second taken of a video; 8, or all for flow.")
+    ] = None,
     overwrite: Overwrite = False,
     json_: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Say what is in pictures: drawn, as JSON, and as masks, at the pictures' own sizes."""
+    """Say what is in pictures: drawn, as JSON, as masks, flow and videos, at the pictures' own sizes."""
     listen(quiet)
     from seeall.heads.predict import predict as say
 
-    tell(say(run, inputs, out, score=score, tile=tile, overwrite=overwrite), json_)
+    tell(say(run, inputs, out, score=score, tile=tile, rate=rate, overwrite=overwrite), json_)
 
 
 def export(

@@ -47,15 +47,15 @@ def evaluate(
 
     refuse(html, overwrite)
     if (run / "head.safetensors").exists() or run.name == "head.safetensors":
-        from seeall.data.annotations.layouts import find_annotated
-        from seeall.heads import examine
+        from seeall.heads import build, examine, kinds
         from seeall.heads import report as heads_report
 
         if val is not None:
             raise SeeallError(
                 f"--val {val}: {run} is a head, which has learnt already; give what to judge it by as DATA"
             )
-        settings = catalog.resolve({"annotations": find_annotated}, set or ())["annotations"]
+        finding = kinds.KINDS[build.describe(run).task].finder
+        settings = catalog.resolve({"annotations": finding}, set or ())["annotations"]
         examined = examine.examine(run, data, limit=limit, seed=seed, **settings)
         if html:
             heads_report.write(html, f"What {run.absolute().name} says of {data}", examined)

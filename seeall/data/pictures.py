@@ -111,14 +111,19 @@ class Pictures:
 
     def fingerprint(self) -> str:
         """A digest of what the pictures are: ids, file sizes and labels."""
-        digest = hashlib.sha256(b"" if isinstance(self.keys[0], (str, video.Frame)) else self.source.encode())
+        first = self.keys[0][0] if type(self.keys[0]) is tuple else self.keys[0]
+        digest = hashlib.sha256(b"" if isinstance(first, (str, video.Frame)) else self.source.encode())
         for i, key in enumerate(self.keys):
-            if isinstance(key, video.Frame):
-                size: Any = key.video.size
-            else:
-                size = os.stat(key).st_size if isinstance(key, str) and os.path.exists(key) else key  # noqa: PTH110, PTH116
+            size = list(map(_weight, key)) if type(key) is tuple else _weight(key)  # of several frames, or one
             digest.update(f"{self.ids[i]}\0{size}\0{self.labels[i] if self.labels else ''}\n".encode(errors="replace"))
         return digest.hexdigest()[:16]
+
+
+def _weight(key: Any) -> Any:
+    """How large the file is that a picture is read from; else its key."""
+    if isinstance(key, video.Frame):
+        return key.video.size
+    return os.stat(key).st_size if isinstance(key, str) and os.path.exists(key) else key  # noqa: PTH110, PTH116
 
 
 def find(data: str, *, limit: int | None = None, seed: int = 0, rate: float = video.RATE) -> Pictures:
@@ -217,7 +222,7 @@ def _folder(root: Path, source: str) -> Pictures:
     )  # fmt: skip
 
 
-def _rows(path: Path) -> list[dict[str, Any]]:
+def manifest_rows(path: Path) -> list[dict[str, Any]]:
     """A manifest's rows as dictionaries that hold at least `path`."""
     try:
         if path.suffix.lower() == ".parquet":
@@ -238,7 +243,7 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _manifest(path: Path, source: str) -> Pictures:
-    rows = _rows(path)
+    rows = manifest_rows(path)
     if not rows:
         raise SeeallError(f"{source}: the manifest lists no pictures")
     ids = [str(row.pop("path")) for row in rows]

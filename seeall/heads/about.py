@@ -21,5 +21,7 @@ class About:
     head is built again."""
     anchors: Shapes | None = None
     """What a detector took; filled in by it."""
+    again: bool = False
+    """Whether a finished head is built again, whose weights are at hand."""
     every: int | None = None
     """Epochs after which it wants to hear where it was mistaken, again and again; filled in by it."""

@@ -53,8 +53,8 @@ class Augment:
         if not 0 <= self.jitter < 1:
             raise SeeallError(f"setting 'jitter' is {self.jitter}: choose a share from 0 and below 1")
 
-    def __call__(self, example: Example, *key: int) -> Example:
-        """The same example, as large, changed as `key` says."""
+    def __call__(self, example: Example, size: int, *key: int) -> Example:
+        """The same example, which has that size already, changed as `key` says."""
         u = keyed.uniform(*key, _STREAM, n=7).tolist()
         height, width = example.pixels.shape[1:]
         share = self.crop_min + u[0] * (self.crop_max - self.crop_min)
@@ -66,7 +66,7 @@ class Augment:
         if u[3] < self.flip:
             pixels, truth = pixels.flip(2), _mirrored(truth, width)
         if self.jitter:
-            pixels = _jittered(pixels, *(1 + self.jitter * (2 * x - 1) for x in u[4:]))
+            pixels = jittered(pixels, *(1 + self.jitter * (2 * x - 1) for x in u[4:]))
         return replace(example, pixels=pixels, truth=truth)
 
 
@@ -126,9 +126,9 @@ def _mirrored(truth: Truth, width: int) -> Truth:
     )
 
 
-def _jittered(pixels: Tensor, brightness: float, contrast: float, saturation: float) -> Tensor:
-    """(3, H, W) uint8, each of the three changed by its factor."""
+def jittered(pixels: Tensor, brightness: float, contrast: float, saturation: float) -> Tensor:
+    """(…, 3, H, W) uint8, each of the three changed by its factor."""
     x = pixels.float() * brightness
     x = (x - x.mean()) * contrast + x.mean()
-    grey = (x * x.new_tensor([0.299, 0.587, 0.114])[:, None, None]).sum(0)
+    grey = (x * x.new_tensor([0.299, 0.587, 0.114])[:, None, None]).sum(-3, keepdim=True)
     return (grey + (x - grey) * saturation).clamp(0, 255).round().to(torch.uint8)

@@ -24,14 +24,18 @@ from seeall import catalog, durable
 from seeall.backbones.contract import Backbone
 from seeall.backbones.load import build
 from seeall.heads.about import About
+from seeall.heads.action.task import Action
 from seeall.heads.classification import Classification
 from seeall.heads.detection.task import Detection
+from seeall.heads.flow.task import Flow
 from seeall.heads.segmentation.losses import SegmentationLoss
 from seeall.heads.segmentation.task import Segmentation
 from seeall.training.embed import Normalise
 from seeall.types import SeeallError
 
 HEAD_FILE = "head.safetensors"
+NONE = "none"
+"""The backbone of a model that has encoders of its own."""
 FORMAT = 1
 """Version of the header. A file with a higher one is refused."""
 _KEY = "seeall"
@@ -70,17 +74,22 @@ def check(task: str, model: str | None) -> str:
     return model
 
 
+def takes_backbone(model: str) -> bool:
+    """Whether a model is built on a backbone, rather than having encoders of its own."""
+    return "backbone" in catalog.positional(catalog.find(catalog.MODELS, model, "model"))
+
+
 def parts(task: str, model: str) -> dict[str, Callable[..., Any]]:
     """The parts of a head whose settings `--set` reaches, by role."""
     roles: dict[str, Callable[..., Any]] = {"model": catalog.find(catalog.MODELS, model, "model")}
     if task == "segmentation":
         roles["loss"] = SegmentationLoss
-    if task == "classification":
-        roles["task"] = Classification
+    if task in ("classification", "action"):
+        roles["task"] = Classification if task == "classification" else Action
     return roles
 
 
-def assemble(recipe: Recipe, backbone: Backbone, about: About) -> nn.Module:
+def assemble(recipe: Recipe, backbone: Backbone | None, about: About) -> nn.Module:
     """A new head on `backbone`. Raises SeeallError for settings that make no sense."""
     roles = parts(recipe.task, recipe.model)
     given: dict[str, Any] = {"backbone": backbone, "classes": len(recipe.classes), "about": about}
@@ -90,7 +99,12 @@ def assemble(recipe: Recipe, backbone: Backbone, about: About) -> nn.Module:
         if type(value) is int and value < 1:
             raise SeeallError(f"setting {name!r} is {value}: choose 1 or more")
     network = roles["model"](**{name: given[name] for name in asked if name in given}, **own["model"])
-    normalise = Normalise(backbone.preprocessing["mean"], backbone.preprocessing["std"])
+    known = backbone.preprocessing if backbone is not None else network.preprocessing
+    normalise = Normalise(known["mean"], known["std"])
+    if recipe.task == "flow":
+        return Flow(network, normalise, recipe.image_size)
+    if recipe.task == "action":
+        return Action(network, normalise, recipe.image_size, recipe.classes, **own["task"])
     if recipe.task == "segmentation":
         return Segmentation(network, normalise, recipe.image_size, recipe.classes, SegmentationLoss(**own["loss"]))
     if recipe.task == "classification":
@@ -136,8 +150,8 @@ def load(source: str | Path) -> tuple[nn.Module, Recipe]:
     recipe = describe(source)
     path = Path(source) / HEAD_FILE if Path(source).is_dir() else Path(source)
     with torch.random.fork_rng(devices=[]):
-        backbone, _ = build(recipe.backbone, **recipe.backbone_settings)
-        head = assemble(recipe, backbone, About(recipe.image_size, anchors=recipe.anchors))
+        backbone = None if recipe.backbone == NONE else build(recipe.backbone, **recipe.backbone_settings)[0]
+        head = assemble(recipe, backbone, About(recipe.image_size, anchors=recipe.anchors, again=True))
     try:
         head.network.load_state_dict(load_file(path))  # type: ignore[union-attr]
     except (RuntimeError, SafetensorError) as fault:

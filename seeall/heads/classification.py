@@ -79,13 +79,20 @@ class Classification(nn.Module):
 
     def judge(self, predictions: Sequence[Prediction], truths: Sequence[Truth]) -> dict[str, float]:
         """`top1`; `top5` where there are more than 5 classes; `recall/NAME` of each class that occurs."""
-        scores = np.stack([p.scores for p in predictions if p.scores is not None])
-        targets = np.array([t.label for t in truths])
-        place = (scores > scores[np.arange(len(targets)), targets][:, None]).sum(1)
-        found = {"top1": 100 * float((place < 1).mean())}
-        if len(self.classes) > 5:
-            found["top5"] = 100 * float((place < 5).mean())
-        for i, name in enumerate(self.classes):
-            if (targets == i).any():
-                found[f"recall/{name}"] = 100 * float((place[targets == i] < 1).mean())
-        return found
+        return named_right(self.classes, predictions, truths)
+
+
+def named_right(classes: Sequence[str], predictions: Sequence[Prediction], truths: Sequence[Truth]) -> dict[str, float]:
+    """How often the true class is the likeliest, or one of the five likeliest where there are more than five; and of
+    each class that occurs.
+    """
+    scores = np.stack([p.scores for p in predictions if p.scores is not None])
+    targets = np.array([t.label for t in truths])
+    place = (scores > scores[np.arange(len(targets)), targets][:, None]).sum(1)
+    found = {"top1": 100 * float((place < 1).mean())}
+    if len(classes) > 5:
+        found["top5"] = 100 * float((place < 5).mean())
+    for i, name in enumerate(classes):
+        if (targets == i).any():
+            found[f"recall/{name}"] = 100 * float((place[targets == i] < 1).mean())
+    return found

@@ -19,6 +19,8 @@ SHOWN = {
     "detection": ("mAP", "mAP50", "mAP75", "mAR"),
     "instance": ("mAP", "mAP50", "box_mAP", "box_mAP50"),
     "segmentation": ("mIoU", "pixel_accuracy", "class_accuracy"),
+    "flow": ("EPE", "Fl"),
+    "action": ("top1", "top5"),
     "pretraining": ("knn20", "loss"),
 }
 """The metrics that stand in the table; --json has all."""

@@ -16,20 +16,23 @@ from torch import Tensor
 from seeall.console import log
 from seeall.data.annotations.draw import draw
 from seeall.data.annotations.examples import Examples, load, scaled
-from seeall.data.annotations.layouts import find_annotated
 from seeall.data.annotations.truth import Annotated, Truth
 from seeall.data.decode import Pixels
-from seeall.heads import build
+from seeall.heads import build, kinds
 from seeall.heads.build import Recipe
+from seeall.heads.flow.draw import panel
 from seeall.heads.prediction import Head, Prediction, predict_all
 from seeall.heads.split import divided, fingerprint, limited, share_of
 from seeall.metrics.detection import Found, confused, counts
+from seeall.metrics.flow import flow
 from seeall.metrics.segmentation import confusion, segmentation
 from seeall.training.run import read_facts
 from seeall.types import SeeallError
 
 SURE, OVERLAP = 0.5, 0.5
 """The score and the IoU at which a find counts, where one number is wanted for a picture."""
+_WIDE = 3
+"""A picture that is so many times as wide as high has a row of a sheet for itself."""
 _APART = 12
 """Between the pairs of a sheet, px."""
 _READABLE = 160
@@ -55,12 +58,13 @@ def examine(run: str | Path, data: str, *, limit: int | None = None, seed: int =
     """Judge the head of `run` by the test pictures of `data`, else by its validation pictures, else by those that it
     held back where these are the pictures it was given, else by all.
 
-    limit: at most so many of them, drawn by seed · settings: of `find_annotated`
+    limit: at most so many of them, drawn by seed · settings: of how the task finds its data
 
     Raises: SeeallError where there is no head, or the data have classes that it does not know.
     """
     head, recipe = build.load(run)
-    annotated = find_annotated(data, recipe.task, **settings)
+    kind = kinds.KINDS[recipe.task]
+    annotated = kind.find(data, **settings)
     strange = [name for name in annotated.classes if name not in recipe.classes]
     if list(annotated.classes) != list(recipe.classes):
         raise SeeallError(
@@ -72,7 +76,8 @@ def examine(run: str | Path, data: str, *, limit: int | None = None, seed: int =
         annotated = next(annotated.split(name) for name in ("test", "val") if name in splits)
     else:
         annotated = _unseen(run, annotated)
-    examples = load(limited(annotated, limit, seed), recipe.image_size, allow_skipped=True)
+    size = None if kind.own_size else recipe.image_size
+    examples = load(limited(annotated, limit, seed), size, allow_skipped=True)
     return of(head, recipe, examples)  # type: ignore[arg-type]
 
 
@@ -102,8 +107,11 @@ def quality(task: str, prediction: Prediction, truth: Truth, classes: int) -> fl
     """How right one picture is, 0 to 1.
 
     The probability of the true class; the mean IoU of classes; or of things TP / (TP + FP + FN), at a score and an IoU
-    of one half, 1 where there are none and none is found.
+    of one half, 1 where there are none and none is found. Of flow, 1 / (1 + its end-point error in px).
     """
+    if prediction.flow is not None:
+        assert truth.motion is not None
+        return 1 / (1 + flow([(prediction.flow, *truth.motion)])["EPE"])
     if prediction.scores is not None:
         return float(prediction.scores[truth.label or 0])
     if prediction.semantic is not None:
@@ -131,7 +139,7 @@ def taken_for(examined: Examined) -> tuple[Tensor, list[str]]:
     Pictures, pixels, or things, of which the last row and column are the background: found where nothing is, or missed.
     """
     names = list(examined.recipe.classes)
-    if examined.recipe.task == "classification":
+    if examined.recipe.task in ("classification", "action"):
         table = torch.zeros(len(names), len(names), dtype=torch.int64)
         for prediction, truth in zip(examined.predictions, examined.truths):
             assert prediction.scores is not None and truth.label is not None
@@ -163,7 +171,9 @@ def drawn(pixels: Pixels, truth: Truth, classes: Sequence[str], scores: Any = No
 def beside(examined: Examined, i: int) -> Pixels:
     """Example i as the head sees it, left, and as it is, right: (H, 2 W + 4, 3) uint8, small ones enlarged."""
     example, prediction = examined.examples[i], examined.predictions[i]
-    pixels = example.pixels.permute(1, 2, 0).numpy()
+    if prediction.flow is not None:
+        return panel(example.pixels.permute(0, 2, 3, 1).numpy(), prediction.flow, example.truth.motion)
+    pixels = as_one(example.pixels.movedim(-3, -1).numpy())
     said, scores = as_truth(prediction, SURE)
     seen = drawn(pixels, said, examined.recipe.classes, scores)
     known = drawn(pixels, example.truth, examined.recipe.classes)
@@ -171,13 +181,22 @@ def beside(examined: Examined, i: int) -> Pixels:
     return np.concatenate([seen, gap, known], 1)
 
 
+def as_one(pixels: Pixels, most: int = 4) -> Pixels:
+    """A picture (H, W, 3) as it is; of a clip (T, H, W, 3) some frames side by side, evenly spread."""
+    if pixels.ndim == 3:
+        return pixels
+    shown = np.unique(np.linspace(0, len(pixels) - 1, most).round().astype(int))
+    return np.concatenate(list(pixels[shown]), 1)
+
+
 def sheet(examined: Examined, most: int = 8) -> Tensor:
-    """The examples that the head is worst at, each beside its truth, in two columns: (3, H, W) uint8."""
+    """The examples that the head is worst at, each beside its truth, in one column or two: (3, H, W) uint8."""
     pairs = [beside(examined, i) for i in worst(examined)[:most]]
     high, wide = (max(pair.shape[axis] for pair in pairs) + _APART for axis in (0, 1))
-    paper = np.full((-(-len(pairs) // 2) * high, 2 * wide, 3), 255, np.uint8)
+    columns = 2 if wide < _WIDE * high else 1
+    paper = np.full((-(-len(pairs) // columns) * high, columns * wide, 3), 255, np.uint8)
     for k, pair in enumerate(pairs):
-        y, x = k // 2 * high, k % 2 * wide
+        y, x = k // columns * high, k % columns * wide
         paper[y : y + pair.shape[0], x : x + pair.shape[1]] = pair
     return torch.from_numpy(paper).permute(2, 0, 1)
 

@@ -7,6 +7,8 @@ by torch.export. The file takes pictures as float32 in [0, 1], RGB, at one size,
     segmentation     (B, 3, H, W)  → logits (B, K, H, W)
     detection        (3, H, W)     → boxes (M, 4) xyxy px, labels (M,) from 0, scores (M,)
     instance         (3, H, W)     → the same, and masks (M, H, W), probabilities
+    action           (B, 3, T, S, S)    → scores (B, K), probabilities, of one window of T frames
+    flow             (B, 2, 3, H, W)    → flow (B, 2, H, W), px to the right and downwards
 """
 
 from __future__ import annotations
@@ -27,13 +29,16 @@ from torch import Tensor, nn
 
 from seeall.console import log
 from seeall.heads import build
+from seeall.heads.action.task import Action
 from seeall.heads.build import Recipe
+from seeall.heads.flow.refine import enlarged
 from seeall.types import SeeallError
 
 TOLERANCE = 1e-4
 """The largest difference to the head's own output that passes: absolute, but of boxes a share of the largest
 coordinate, since float32 has steps of 1.2e-4 px beyond 1024 px."""
 FORMATS = (".onnx", ".pt2")
+_OUTPUTS = {"classification": "scores", "action": "scores", "segmentation": "logits", "flow": "flow"}
 
 
 @final
@@ -41,12 +46,26 @@ class _Dense(nn.Module):
     def __init__(self, head: Any, scores: bool) -> None:
         super().__init__()
         self.network, self.scores = head.network, scores
-        self.mean = nn.Buffer(head.normalise.mean.clone())
-        self.std = nn.Buffer(head.normalise.std.clone())
+        shape = (1, 3, 1, 1, 1) if isinstance(head, Action) else (1, 3, 1, 1)
+        self.mean = nn.Buffer(head.normalise.mean.clone().view(shape))
+        self.std = nn.Buffer(head.normalise.std.clone().view(shape))
 
     def forward(self, pictures: Tensor) -> Tensor:
         logits: Tensor = self.network((pictures - self.mean) / self.std)
         return logits.softmax(1) if self.scores else logits
+
+
+@final
+class _Mover(nn.Module):
+    def __init__(self, head: Any) -> None:
+        super().__init__()
+        self.network = head.network
+        self.mean = nn.Buffer(head.normalise.mean.clone())
+        self.std = nn.Buffer(head.normalise.std.clone())
+
+    def forward(self, frames: Tensor) -> Tensor:
+        first, second = ((frames[:, k] - self.mean) / self.std for k in (0, 1))
+        return enlarged(self.network(first, second)[0], frames.shape[-2:])
 
 
 @final
@@ -59,6 +78,12 @@ class _Finder(nn.Module):
         told = self.network([picture])[0]
         found = (told["boxes"], told["labels"] - self.first, told["scores"])
         return (*found, told["masks"][:, 0]) if self.masks else found
+
+
+def _model(head: Any, task: str) -> nn.Module:
+    if task in ("detection", "instance"):
+        return _Finder(head)
+    return _Mover(head) if task == "flow" else _Dense(head, task in ("classification", "action"))
 
 
 def export(
@@ -84,12 +109,12 @@ def export(
             f"{recipe.model} cannot pass torch.export, as what it does depends on what it finds; export it to .onnx"
         )
     size = (height or recipe.image_size, width or height or recipe.image_size)
-    model = (_Finder(head) if finder else _Dense(head, recipe.task == "classification")).eval()
-    example = torch.rand(3, *size, generator=torch.Generator().manual_seed(0))
-    given = example if finder else torch.stack([example, example.flip(2)])
-    outputs = {"classification": ["scores"], "segmentation": ["logits"]}.get(
-        recipe.task, ["boxes", "labels", "scores", "masks"][: 4 if recipe.task == "instance" else 3]
-    )
+    model = _model(head, recipe.task).eval()
+    shape = {"action": (3, getattr(head, "frames", 1), *size), "flow": (2, 3, *size)}.get(recipe.task, (3, *size))
+    example = torch.rand(shape, generator=torch.Generator().manual_seed(0))
+    given = example if finder else torch.stack([example, example.flip(-1)])
+    things = ["boxes", "labels", "scores", "masks"][: 4 if recipe.task == "instance" else 3]
+    outputs = things if finder else [_OUTPUTS[recipe.task]]
     with _beside(out) as file, torch.no_grad():
         own = model(given)
         own = own if isinstance(own, tuple) else (own,)
@@ -104,8 +129,8 @@ def export(
             )
         file.replace(out)
     _describe(out, recipe, size)
-    shape = "×".join(map(str, given.shape))
-    return {"file": str(out), "input": shape, "outputs": ", ".join(outputs), "difference": difference}
+    taken = "×".join(map(str, given.shape))
+    return {"file": str(out), "input": taken, "outputs": ", ".join(outputs), "difference": difference}
 
 
 @contextlib.contextmanager
@@ -167,9 +192,9 @@ def _onnx(model: nn.Module, given: Tensor, out: Path, outputs: list[str], finder
 def _program(model: nn.Module, given: Tensor, out: Path, outputs: list[str], finder: bool) -> list[Any]:
     with _silence():
         try:
-            made = torch.export.export(
-                model, (given,), dynamic_shapes=({0: torch.export.Dim("batch", min=1, max=1024)},)
-            )
+            # of clips a network may hold only for as many as it was shown, which is found out
+            batch = torch.export.Dim.AUTO if given.ndim > 4 else torch.export.Dim("batch", min=1, max=1024)
+            made = torch.export.export(model, (given,), dynamic_shapes=({0: batch},))
             torch.export.save(made, str(out))
         except Exception as fault:
             raise SeeallError(f"cannot pass torch.export: {_reason(fault)}") from None

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import Protocol, TypedDict
 
 from seeall.data.annotations.examples import Example, Examples
 from seeall.data.sampler import Sampler
-from seeall.heads.augment import Augment
 
 
 class HeadBatch(TypedDict):
@@ -19,15 +18,22 @@ class HeadBatch(TypedDict):
     rows: list[int]
 
 
+class Augmentation(Protocol):
+    """What an example goes through before a head learns from it. size: of what is learnt from, px."""
+
+    def __call__(self, example: Example, size: int, *key: int) -> Example: ...
+
+
 @dataclass(frozen=True)
 class Feed:
     """Micro-batch number → what a head's `training_step` takes.
 
-    mark: what an example and its number go through first, or None
+    size: of what is learnt from, px · mark: what an example and its number go through first, or None
     """
 
     examples: Examples
-    augment: Augment
+    augment: Augmentation
+    size: int
     sampler: Sampler
     seed: int
     mark: Callable[[Example, int], Example] | None = None
@@ -39,5 +45,5 @@ class Feed:
         some = self.examples.some(rows)
         if self.mark:
             some = [self.mark(example, row) for example, row in zip(some, rows)]
-        seen = [self.augment(example, self.seed, epoch, row) for example, row in zip(some, rows)]
+        seen = [self.augment(example, self.size, self.seed, epoch, row) for example, row in zip(some, rows)]
         return {"examples": seen, "epoch": epoch, "rows": rows}

@@ -1,7 +1,8 @@
-"""`ssl predict`: pictures, folders or videos in; drawn pictures, JSON and masks out, all at the pictures' own sizes."""
+"""`ssl predict`: pictures, folders or videos in; pictures and videos, JSON, masks and flow out, at their own sizes."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import shutil
 from collections.abc import Iterator, Sequence
@@ -17,10 +18,16 @@ from seeall.console import bar, log
 from seeall.data.annotations.draw import palette
 from seeall.data.annotations.polygons import encode
 from seeall.data.decode import EXTENSIONS, Pixels, Unreadable
+from seeall.data.motion import fields
+from seeall.data.motion.movie import Movie
 from seeall.data.pictures import Pictures, find
 from seeall.data.pixels import write_skipped
-from seeall.heads import build, tiles
-from seeall.heads.examine import as_truth, drawn
+from seeall.data.video import EXTENSIONS as FILMS
+from seeall.data.video import Frame
+from seeall.heads import build, kinds, tiles
+from seeall.heads.examine import as_one, as_truth, drawn
+from seeall.heads.flow.draw import beside as flow_beside
+from seeall.heads.flow.draw import fastest
 from seeall.heads.prediction import Head, Prediction, together
 from seeall.metrics.detection import Found
 from seeall.types import SeeallError
@@ -34,16 +41,25 @@ _BEGUN = ".unfinished"
 
 
 def predict(
-    run: str | Path, inputs: Sequence[str], out: Path, *, score: float = 0.5, tile: int = 0, overwrite: bool = False
+    run: str | Path,
+    inputs: Sequence[str],
+    out: Path,
+    *,
+    score: float = 0.5,
+    tile: int = 0,
+    rate: float | None = None,
+    overwrite: bool = False,
 ) -> dict[str, Any]:
     """Say what is in pictures, by the head of `run`, into the folder `out`.
 
-    `out/pictures/` what was seen, drawn, small pictures enlarged · `out/masks/` PNG, a class for each pixel
+    `out/pictures/` what was seen, drawn, small pictures enlarged · `out/videos/` the same as mp4, for clips
+    `out/masks/` PNG, a class for each pixel · `out/flow/` .flo, from each frame to the next one of its clip
     `out/predictions.json` COCO's layout for things, one entry a picture otherwise
     `out/skipped.csv` pictures that could not be read, and why, if there were any
 
     inputs: files, folders, manifests, videos, scenes:… · score: the least of things that are drawn; all found are in
     the JSON · tile: side of the pieces, px, in which pictures larger than that are looked at; 0: each as a whole
+    rate: frames a second that are taken of a video; the task's own where not given
 
     Returns: what was done, by name.
     Raises: SeeallError where there is no head, no picture, or `out` holds something.
@@ -51,32 +67,44 @@ def predict(
     head, recipe = build.load(run)
     if tile and tile < recipe.image_size // 2:
         raise SeeallError(f"--tile {tile} px are too few for a head that sees {recipe.image_size} px; choose more")
-    found = [find(text) for text in inputs]
+    if tile and recipe.task == "flow":
+        raise SeeallError(f"--tile {tile}: flow is looked at whole, as things move from piece to piece")
+    kind = kinds.KINDS[recipe.task]
+    found = [kind.looks_at(find(text, rate=rate or kind.rate)) for text in inputs]
     _prepare(out, overwrite, [pictures.root for pictures in found])
     book = _Book(out, recipe, score)
     with bar("predicting", sum(map(len, found))) as progress:
         for pictures in found:
-            for some in together(_readable(pictures, book), lambda one: one[1].shape[:2]):
+            for some in together(_readable(pictures, book), lambda one: one[1].shape[-3:-1]):
                 said = _seen(head, [pixels for _, pixels in some], tile)  # type: ignore[arg-type]
-                for (name, pixels), prediction in zip(some, said):
-                    book.write(name, pixels, prediction)
+                for (row, pixels), prediction in zip(some, said):
+                    book.write(pictures.ids[row], pixels, prediction, moment(pictures, row))
                     progress.update(1)
+            book.cut()
     if not book.count:
         _clear(out)
         raise SeeallError(f"none of the pictures can be read; the first: {book.skipped[0][0]} ({book.skipped[0][1]})")
     return book.close()
 
 
-def _readable(pictures: Pictures, book: _Book) -> Iterator[tuple[str, Pixels]]:
+def moment(pictures: Pictures, row: int) -> tuple[str, float] | None:
+    """The clip that a picture is a frame of, and seconds within it; None where it is none of a video."""
+    if pictures.moments:
+        return pictures.moments[row]
+    key = pictures.keys[row]
+    return (key.video.name, key.seconds) if isinstance(key, Frame) else None
+
+
+def _readable(pictures: Pictures, book: _Book) -> Iterator[tuple[int, Pixels]]:
     for row in range(len(pictures)):
         try:
-            yield pictures.ids[row], pictures.read(row)
+            yield row, pictures.read(row)
         except Unreadable as fault:
             book.skipped.append((pictures.ids[row], str(fault)))
 
 
 def _seen(head: Head, pixels: Sequence[Pixels], tile: int) -> list[Prediction]:
-    pictures = [torch.from_numpy(np.array(p)).permute(2, 0, 1).contiguous() for p in pixels]
+    pictures = [torch.from_numpy(np.array(p)).movedim(-1, -3).contiguous() for p in pixels]
     if not tile:
         return head.predict(pictures)
     return [
@@ -106,7 +134,7 @@ def _prepare(out: Path, overwrite: bool, roots: Sequence[Path | None]) -> None:
 
 def _clear(out: Path, kept: Sequence[str] = ()) -> None:
     """Take away what a prediction consists of, and nothing else; what says that one was begun goes last."""
-    for name in ("pictures", "masks", "predictions.json", "skipped.csv", _BEGUN):
+    for name in ("pictures", "videos", "masks", "flow", "predictions.json", "skipped.csv", _BEGUN):
         if (out / name).is_dir():
             shutil.rmtree(out / name)
         elif name not in kept:
@@ -122,14 +150,16 @@ class _Book:
         self.things: list[dict[str, Any]] = []
         self.skipped: list[tuple[str, str]] = []
         self._taken: set[str] = set()
+        self._clip, self._movie = "", Movie(out / "videos" / ".mp4")
+        self._scale: float | None = None
 
     @property
     def count(self) -> int:
         return len(self.images)
 
-    def write(self, name: str, pixels: Pixels, prediction: Prediction) -> None:
-        """One picture: its entry, its drawing, its mask."""
-        height, width = pixels.shape[:2]
+    def write(self, name: str, pixels: Pixels, prediction: Prediction, when: tuple[str, float] | None) -> None:
+        """One picture: its entry, its drawing, its mask or flow. when: its clip, and seconds within it."""
+        height, width = pixels.shape[-3:-1]
         stem, number = self._stem(name), len(self.images) + 1
         entry: dict[str, Any] = {"id": number, "file_name": name, "width": width, "height": height}
         entry["drawn"] = f"pictures/{stem}.png"
@@ -142,11 +172,41 @@ class _Book:
             _save_mask(self.out / "masks" / f"{stem}.png", prediction.semantic)
         if prediction.found is not None:
             self._things(number, prediction.found)
+        if prediction.flow is not None:
+            entry["flow"] = f"flow/{stem}.flo"
+            (self.out / "flow" / stem).parent.mkdir(parents=True, exist_ok=True)
+            fields.write(self.out / "flow" / f"{stem}.flo", prediction.flow)
         self.images.append(entry)
-        truth, scores = as_truth(prediction, self.score)
+        picture = self._drawn(pixels, prediction, when)
         file = self.out / "pictures" / f"{stem}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(drawn(pixels, truth, classes, scores)).save(file)
+        Image.fromarray(picture).save(file)
+        if when is not None:
+            self._show(picture, *when)
+
+    def _drawn(self, pixels: Pixels, prediction: Prediction, when: tuple[str, float] | None) -> Pixels:
+        if prediction.flow is not None:
+            if self._scale is None or when is None or when[0] != self._clip:
+                self._scale = fastest(prediction.flow)  # colours mean the same all through a clip
+            return flow_beside(pixels[0], prediction.flow, self._scale)
+        truth, scores = as_truth(prediction, self.score)
+        return drawn(as_one(pixels), truth, self.recipe.classes, scores)
+
+    def _show(self, picture: Pixels, clip: str, seconds: float) -> None:
+        """The next frame of the clip's video, which is begun where it is the first; none without PyAV."""
+        if importlib.util.find_spec("av") is None:
+            return
+        if clip != self._clip:
+            self.cut()
+            self._clip = clip
+            name = clip.rpartition(".")[0] if Path(clip).suffix.lower() in FILMS else clip
+            self._movie = Movie(self.out / "videos" / f"{self._stem(name)}.mp4")
+        self._movie.write(picture, seconds)
+
+    def cut(self) -> None:
+        """The video that is being written is over."""
+        self._movie.close()
+        self._clip = ""
 
     def _things(self, picture: int, found: Found) -> None:
         """An entry for each thing, in COCO's layout: x, y, width and height, categories from 1."""

@@ -34,6 +34,8 @@ class Prediction:
     """Things, with boxes and perhaps masks."""
     semantic: NDArray[np.uint8] | None = None
     """(H, W) a class for each pixel."""
+    flow: NDArray[np.float32] | None = None
+    """(H, W, 2) where each pixel goes until the next frame, px to the right and downwards."""
 
 
 class Head(Protocol):
@@ -49,7 +51,7 @@ class Head(Protocol):
     def evaluation(self) -> dict[str, float]: ...
 
     def predict(self, pictures: Sequence[Tensor]) -> list[Prediction]:
-        """pictures: (3, H, W) uint8 each, of any sizes."""
+        """pictures: (3, H, W) uint8 each, of any sizes; pairs of frames (2, 3, H, W) where the task is about motion."""
         ...
 
     def judge(self, predictions: Sequence[Prediction], truths: Sequence[Truth]) -> dict[str, float]:
@@ -80,7 +82,7 @@ def predict_all(head: Head, examples: Examples) -> list[Prediction]:
     """A prediction for each example."""
     rows = (range(start, min(start + BATCH, len(examples))) for start in range(0, len(examples), BATCH))
     pictures = (example.pixels for some in rows for example in examples.some(some))
-    return [said for some in together(pictures, lambda x: x.shape[1:]) for said in head.predict(some)]
+    return [said for some in together(pictures, lambda x: x.shape[-2:]) for said in head.predict(some)]
 
 
 def evaluate(head: Head, examples: Examples | None) -> dict[str, float]:

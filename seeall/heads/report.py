@@ -15,9 +15,10 @@ from seeall.metrics.detection import curves
 
 SHOWN = 24
 """Pictures on the page."""
-_SIDE, _CHARTS = 720, 12
+_SIDE, _WIDE, _CHARTS = 720, 2400, 12
 _STYLE = (
     """
+.sheet.rows { grid-template-columns: 1fr }
 .cards { display: flex; flex-wrap: wrap; gap: 1rem 2.5rem; align-items: flex-start } .wide { overflow-x: auto }
 td { font-variant-numeric: tabular-nums } td.name, th.name { text-align: left }
 .matrix td { padding: .15rem .5rem; min-width: 2.2rem } .matrix th { font-weight: normal; color: var(--soft) }
@@ -39,6 +40,14 @@ def report(title: str, examined: Examined) -> str:
     """The page as text."""
     body = [
         f'<div class="cards">{_whole(examined.figures)}{_classes(examined)}</div>',
+        *(_moving(examined) if examined.recipe.task == "flow" else _named(examined)),
+    ]
+    return page(title, body, _STYLE)
+
+
+def _named(examined: Examined) -> list[str]:
+    """Where the truth has classes."""
+    return [
         "<h2>What is taken for what</h2><p>Rows are the truth, columns what the head says.</p>",
         _matrix(*taken_for(examined)),
         *_curves(examined),
@@ -47,21 +56,34 @@ def report(title: str, examined: Examined) -> str:
         *_sheet(examined),
         "</div>",
     ]
-    return page(title, body, _STYLE)
 
 
-def _whole(figures: dict[str, float]) -> str:
+def _moving(examined: Examined) -> list[str]:
+    """Where it is flow."""
+    return [
+        "<h2>Pairs, the worst first</h2><p>The second frame, put back by what the head says; the first frame; the flow "
+        "that the head says; the true flow, black where it is not known; errors, from black, none, to white, as large "
+        "as the wheel's speed.</p>",
+        '<div class="sheet rows">',
+        *_sheet(examined, _WIDE),
+        "</div>",
+    ]
+
+
+def _whole(figures: dict[str, float], all_names: bool = False) -> str:
     """Figures of all classes together."""
     rows = "".join(
         f'<tr><td class="name">{html.escape(name)}<td>{value:,.0f}' if isinstance(value, int)
         else f'<tr><td class="name">{html.escape(name)}<td>{value:.2f}'
-        for name, value in figures.items() if "/" not in name
+        for name, value in figures.items() if all_names or "/" not in name
     )  # fmt: skip
     return f"<table>{rows}</table>"
 
 
 def _classes(examined: Examined) -> str:
-    """A row for each class, a column for each of its figures."""
+    """A row for each class, a column for each of its figures; without classes, a row for each figure of a part."""
+    if not examined.recipe.classes:
+        return _whole({name: value for name, value in examined.figures.items() if "/" in name}, all_names=True)
     kinds = list(dict.fromkeys(name.partition("/")[0] for name in examined.figures if "/" in name))
     head = "".join(f"<th>{html.escape(kind)}" for kind in kinds)
     rows = []
@@ -101,10 +123,10 @@ def _curves(examined: Examined) -> list[str]:
     return ["<h2>Precision and recall, at an IoU of one half</h2>", '<div class="charts">', *charts, "</div>"]
 
 
-def _sheet(examined: Examined) -> list[str]:
+def _sheet(examined: Examined, side: int = _SIDE) -> list[str]:
     ids = examined.examples.annotated.pictures.ids
     return [
-        f'<figure><img src="{thumbnail(beside(examined, i), _SIDE)}" alt="{html.escape(ids[i])}">'
+        f'<figure><img src="{thumbnail(beside(examined, i), side)}" alt="{html.escape(ids[i])}">'
         f"<figcaption>{html.escape(ids[i])}</figcaption></figure>"
         for i in worst(examined)[:SHOWN]
     ]

@@ -7,6 +7,8 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable
 
+import torch
+
 from seeall.data import keyed
 from seeall.data.annotations.truth import Annotated
 from seeall.types import SeeallError
@@ -49,6 +51,13 @@ def divided(
             "give more pictures, or by --val a smaller share or other data"
         )
     order = _spread(pool, seed)
+    clips = [name for name, _ in pool.pictures.moments or ()]
+    while clips and 0 < count < len(order) and clips[order[count - 1]] == clips[order[count]]:
+        count += 1  # the rest of a clip is no test of what was learnt from it
+    if count >= len(pool):
+        raise SeeallError(
+            f"{annotated.pictures.source}: one clip cannot be learnt from and judged by; give more, or --val"
+        )
     return pool.subset(sorted(order[count:])), pool.subset(sorted(order[:count]))
 
 
@@ -63,7 +72,15 @@ def same_division(before: str | None, now: str | None) -> bool:
 
 
 def _spread(annotated: Annotated, seed: int) -> list[int]:
-    """The pictures in an order drawn by seed, of whose beginning every class has its share where pictures have one."""
+    """The pictures in an order drawn by seed, of whose beginning every class has its share where pictures have one.
+
+    Pictures that are of clips stay together with the rest of theirs.
+    """
+    if annotated.pictures.moments:
+        clips = [name for name, _ in annotated.pictures.moments]
+        number = {name: k for k, name in enumerate(dict.fromkeys(clips))}
+        rank = torch.argsort(keyed.permutation(len(number), seed, _STREAM)).tolist()
+        return sorted(range(len(annotated)), key=lambda i: rank[number[clips[i]]])
     labels = annotated.notes if "label" in annotated.knows else [0] * len(annotated)
     sizes, come = Counter(labels), Counter[int]()
     places = []

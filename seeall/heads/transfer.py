@@ -56,7 +56,7 @@ def _reached(backbone: Backbone) -> dict[str, int]:
     backbone.eval().requires_grad_(True)
     found: dict[str, int] = {}
     with torch.enable_grad():
-        maps = backbone.stages(torch.zeros(1, 3, _PROBE, _PROBE, device=device))
+        maps = backbone.stages(torch.zeros(1, backbone.inputs, _PROBE, _PROBE, device=device))
         for i, stage in enumerate(maps):
             reached = torch.autograd.grad(stage.sum(), parameters, retain_graph=True, allow_unused=True)
             for name, gradient in zip(names, reached):

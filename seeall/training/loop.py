@@ -84,7 +84,10 @@ class _Training:
         compile: bool,
         resume: bool,
     ) -> None:
-        task.to(engine.device).to(memory_format=torch.channels_last)
+        task.to(engine.device)
+        for tensor in itertools.chain(task.parameters(), task.buffers()):
+            if tensor.ndim == 4:
+                tensor.data = tensor.data.to(memory_format=torch.channels_last)
         if engine.world > 1:
             synchronise_batchnorm(task, engine.device)
         self.engine, self.task, self.run = engine, task, run
@@ -166,16 +169,18 @@ class _Training:
             checkpoint.save(self.run.last, state)
 
     def evaluate(self, step: int, best: str) -> dict[str, float]:
-        """The task's own metrics; where `best` among them is the highest so far, `checkpoints/best` is this step."""
+        """The task's own metrics; where `best` among them is better than before, `checkpoints/best` is this step."""
         self.task.eval()
         with self.average.applied(self.task) if self.average else contextlib.nullcontext():
             found: dict[str, float] = self.task.evaluation()  # type: ignore[operator]
         self.task.train()
-        highest = self.results.get(f"best {best}", -math.inf)
+        name, sign = best.removeprefix("-"), -1 if best.startswith("-") else 1
+        before = self.results.get(f"best {name}", -sign * math.inf)
         self.results |= found
-        if best in found:
-            self.results[f"best {best}"] = max(found[best], highest)
-            if found[best] > highest:
+        if name in found:
+            better = sign * found[name] > sign * before
+            self.results[f"best {name}"] = found[name] if better else before
+            if better:
                 self.save(step, best=True)
         return found
 
@@ -232,8 +237,9 @@ def fit(
     background: fetch ahead in a thread, for data that has to be read
     warmup: share of the steps over which the learning rate rises · clip: largest norm of the gradient
     ema: decay of the average of the weights, which is what is evaluated and left at the end
-    keep: which weights are left in `task`: those of the last step, or of the one where `best` was highest
-    evaluate_every: steps between evaluations, 0 for none · best: the metric whose highest value is kept
+    keep: which weights are left in `task`: those of the last step, or of the one where `best` was best
+    evaluate_every: steps between evaluations, 0 for none · best: the metric whose highest value is kept, the lowest
+    after a "-"
     checkpoint_seconds: at most so long between checkpoints
     pause: called, before it is fetched, with the first micro-batch and every `pause_every`-th one; nothing is fetched
         ahead of it, so it may change what is fetched. The step before it is always saved

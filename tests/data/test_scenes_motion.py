@@ -285,3 +285,24 @@ def test_bad_clips_are_refused_in_one_line(text: str, words: str) -> None:
     with pytest.raises(SeeallError, match=words) as caught:
         parse(text)
     assert "\n" not in str(caught.value)
+
+
+def test_some_actions_alone() -> None:
+    world = parse("scenes:n=12,size=32,frames=4,labels=action,actions=left+right")
+    names = [world.label(i) for i in range(0, len(world), 4)]
+    assert set(names) == {"left", "right"} and names.count("left") == 6
+    with pytest.raises(SeeallError, match="actions=left\\+rigth: did you mean right"):
+        parse("scenes:n=2,size=32,frames=4,actions=left+rigth")
+
+
+def test_left_and_right_are_the_same_frames_in_another_order() -> None:
+    """Where the chief thing is, of all frames of all clips, says nothing about which way it goes."""
+    world = parse("scenes:n=2000,size=32,frames=6,actions=left+right,poles=0")
+    places: dict[str, list[float]] = {"left": [], "right": []}
+    for i in range(len(world)):
+        scene = world.scene(i)
+        places[world.action(i)].append(scene.things[scene.main].pose(0.0).x)
+    left, right = (np.sort(places[name]) for name in ("left", "right"))
+    grid = np.linspace(0, 1, 50)
+    apart = np.abs(np.searchsorted(left, grid) / len(left) - np.searchsorted(right, grid) / len(right)).max()
+    assert apart < 0.05  # of the two distributions, by Kolmogorov and Smirnov

@@ -1,4 +1,4 @@
-"""What every head promises, over every family of backbones; a new model is found here by itself."""
+"""What every head for still pictures promises, over every family of backbones; a new model is found here by itself."""
 
 from __future__ import annotations
 
@@ -22,13 +22,14 @@ from seeall.backbones.load import load as load_backbone
 from seeall.data.annotations.examples import Example, Examples, load
 from seeall.data.annotations.layouts import find_annotated
 from seeall.data.sampler import Sampler
-from seeall.heads import build
+from seeall.heads import build, kinds
 from seeall.heads.about import About
 from seeall.heads.augment import Augment
 from seeall.heads.export import TOLERANCE, apart, export
 from seeall.heads.feed import HeadBatch
-from seeall.heads.finetune import finetune, parts
+from seeall.heads.finetune import finetune
 from seeall.heads.maps import Maps
+from seeall.heads.plan import parts
 from seeall.heads.prediction import Prediction
 from seeall.training import checkpoint
 from seeall.training.loop import Stopped
@@ -53,7 +54,8 @@ SMALL: dict[str, dict[str, Any]] = {
 }
 WORLD = "scenes:n=8,size=32,things=1-2,classes=3,seed=3"
 SIZE = 32
-every_model = pytest.mark.parametrize("model", catalog.MODELS)
+STILL = [model for model, task in TASK_OF.items() if kinds.KINDS[task].looks_at is kinds.single]
+every_model = pytest.mark.parametrize("model", STILL)
 every_family = pytest.mark.parametrize("family", FAMILIES)
 
 
@@ -194,7 +196,7 @@ def at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
 
 @pytest.mark.parametrize(
     ("model", "options"),
-    [(model, {}) for model in catalog.MODELS]
+    [(model, {}) for model in STILL]
     + [
         ("retinanet", {"set": ("negatives=bootstrap", "every=1", "model.score=0.001"), "epochs": 3}),
         ("unet", {"set": ("loss=cross-entropy", "then=lovasz", "switch=1", "balance=median", "ema=0.9")}),
@@ -313,19 +315,19 @@ def test_augmentation_moves_boxes_masks_and_pixels_together() -> None:
     some = load(find_annotated("scenes:n=12,size=64,things=2,classes=3,poles=0", "instance"), 64)
     for i in range(len(some)):
         for k in range(6):
-            seen: Example = Augment(crop_min=0.5, crop_max=1.4)(some[i], 0, k, i)
+            seen: Example = Augment(crop_min=0.5, crop_max=1.4)(some[i], 64, 0, k, i)
             truth = seen.truth
             assert seen.pixels.shape == (3, 64, 64) and truth.masks is not None
             for box, mask in zip(truth.boxes, truth.masks):
                 rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
                 tight = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
                 np.testing.assert_array_equal(box, tight)
-            again = Augment(crop_min=0.5, crop_max=1.4)(some[i], 0, k, i)
+            again = Augment(crop_min=0.5, crop_max=1.4)(some[i], 64, 0, k, i)
             assert torch.equal(again.pixels, seen.pixels) and np.array_equal(again.truth.boxes, truth.boxes)
 
 
 def test_augmentation_with_nothing_to_do_changes_nothing() -> None:
     some = examples("segmentation")
-    seen = Augment(flip=0, crop_min=1, crop_max=1, jitter=0)(some[0], 0)
+    seen = Augment(flip=0, crop_min=1, crop_max=1, jitter=0)(some[0], SIZE, 0)
     assert torch.equal(seen.pixels, some[0].pixels)
     assert np.array_equal(seen.truth.semantic, some[0].truth.semantic)  # type: ignore[arg-type]

@@ -12,6 +12,7 @@ from torch import nn
 
 from seeall.backbones.load import build as build_backbone
 from seeall.data.annotations.truth import Annotated, Truth
+from seeall.data.motion.pairs import find_pairs
 from seeall.data.pictures import Pictures
 from seeall.heads.finetune import finetune
 from seeall.heads.split import divided, few, limited
@@ -204,3 +205,13 @@ def test_what_no_map_depends_on_is_left_out(family: str) -> None:
     learns = {name: p.requires_grad for name, p in backbone.named_parameters()}
     assert learns == {name: p.grad is not None for name, p in backbone.named_parameters()}
     assert sum(learns.values()) > 0.9 * len(learns)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_clip_is_learnt_from_or_judged_by_as_a_whole(seed: int) -> None:
+    pairs = find_pairs("scenes:n=7,size=32,frames=4")
+    learnt, held = divided(pairs, "0.3", find_pairs, seed)
+    clips = [{name for name, _ in part.pictures.moments or ()} for part in (learnt, held)]
+    assert clips[0] and clips[1] and not clips[0] & clips[1] and len(learnt) + len(held) == len(pairs)
+    with pytest.raises(SeeallError, match="one clip cannot be learnt from and judged by"):
+        divided(find_pairs("scenes:n=1,size=32,frames=6"), None, find_pairs, seed)

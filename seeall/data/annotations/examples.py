@@ -20,6 +20,7 @@ from torch import Tensor
 from seeall.console import bar, log
 from seeall.data.annotations.truth import IGNORE, Annotated, Truth
 from seeall.data.decode import Pixels, Unreadable
+from seeall.data.motion.fields import Field
 from seeall.data.pixels import MEMORY_SHARE, complain, cores, free_memory, in_order
 from seeall.types import SeeallError
 
@@ -29,7 +30,9 @@ LONGEST = 8
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """pixels: (3, H, W) uint8 · truth: at that size · lost: things too small to cover a pixel at that size."""
+    """pixels: (3, H, W) uint8, or (T, 3, H, W) of several frames · truth: at that size
+    lost: things too small to cover a pixel at that size
+    """
 
     pixels: Tensor
     truth: Truth
@@ -43,7 +46,7 @@ class Examples:
     """
 
     def __init__(
-        self, annotated: Annotated, size: int, kept: Sequence[Example] | None, skipped: Sequence[tuple[str, str]]
+        self, annotated: Annotated, size: int | None, kept: Sequence[Example] | None, skipped: Sequence[tuple[str, str]]
     ) -> None:
         self.annotated, self.size, self.skipped, self._kept = annotated, size, skipped, kept
         self._pool = None if kept is not None else ThreadPoolExecutor(cores(), "examples")
@@ -78,11 +81,12 @@ class Examples:
 
 
 def load(
-    annotated: Annotated, size: int, *, workers: int = 0, allow_skipped: bool = False, processes: int = 1
+    annotated: Annotated, size: int | None, *, workers: int = 0, allow_skipped: bool = False, processes: int = 1
 ) -> Examples:
     """Read all pictures and their truth; keep them where they take no more than a quarter of the free memory.
 
-    size: shorter side, px · workers: threads that read; 0 takes one for each core · processes: as many share the memory
+    size: shorter side, px; None leaves pictures as large as they are · workers: threads that read; 0 takes one for each
+    core · processes: as many share the memory
 
     Raises: SeeallError for a truth that makes no sense, and where nothing, or too little, can be read.
     """
@@ -115,15 +119,17 @@ def load(
     return Examples(annotated.subset(good) if skipped else annotated, size, kept if fits else None, skipped)
 
 
-def read(annotated: Annotated, i: int, size: int) -> Example:
+def read(annotated: Annotated, i: int, size: int | None) -> Example:
     """Picture i and its truth, the shorter side scaled to `size`; things whose masks vanish are left out.
 
     Raises: Unreadable, or SeeallError for its truth.
     """
-    pixels = annotated.pictures.read(i)
-    truth = annotated.truth(i, *pixels.shape[:2])
+    pixels = annotated.pictures.read(i, size if "frames" in annotated.knows else None)
+    truth = annotated.truth(i, *pixels.shape[-3:-1])
+    if size is None:
+        return Example(scaled_pixels(pixels, pixels.shape[-3:-1]), truth)
     pixels, truth = filled_up(pixels, truth)
-    height, width = pixels.shape[:2]
+    height, width = pixels.shape[-3:-1]
     shape = fitted(height, width, size)
     truth = scaled(truth, (height, width), shape)
     lost = 0
@@ -141,7 +147,7 @@ def filled_up(pixels: Pixels, truth: Truth) -> tuple[Pixels, Truth]:
 
     What is filled up counts for nothing.
     """
-    height, width = pixels.shape[:2]
+    height, width = pixels.shape[-3:-1]
     below, right = max(0, -(-width // LONGEST) - height), max(0, -(-height // LONGEST) - width)
     if not below and not right:
         return pixels, truth
@@ -150,7 +156,7 @@ def filled_up(pixels: Pixels, truth: Truth) -> tuple[Pixels, Truth]:
         masks = np.pad(masks, ((0, 0), (0, below), (0, right)))
     if semantic is not None:
         semantic = np.pad(semantic, ((0, below), (0, right)), constant_values=IGNORE)
-    filled = np.pad(pixels, ((0, below), (0, right), (0, 0)))
+    filled = np.pad(pixels, ((0, 0),) * (pixels.ndim - 3) + ((0, below), (0, right), (0, 0)))
     return filled, replace(truth, masks=masks, semantic=semantic)
 
 
@@ -165,10 +171,11 @@ def fitted(height: int, width: int, size: int) -> tuple[int, int]:
 
 
 def scaled_pixels(pixels: Pixels, shape: tuple[int, int]) -> Tensor:
-    """(H, W, 3) uint8 → (3, *shape) uint8, antialiased."""
-    x = torch.from_numpy(np.array(pixels)).permute(2, 0, 1)
-    if x.shape[1:] != shape:
-        x = F.interpolate(x[None], shape, mode="bilinear", antialias=True)[0]
+    """(…, H, W, 3) uint8 → (…, 3, *shape) uint8, antialiased."""
+    x = torch.from_numpy(np.array(pixels)).movedim(-1, -3)
+    if tuple(x.shape[-2:]) != tuple(shape):
+        small = F.interpolate(x.reshape(-1, *x.shape[-3:]), shape, mode="bilinear", antialias=True)
+        x = small.reshape(*x.shape[:-2], *shape)
     return x.contiguous()
 
 
@@ -182,7 +189,14 @@ def scaled(truth: Truth, before: tuple[int, int], after: tuple[int, int]) -> Tru
         boxes=truth.boxes * factors,
         masks=None if truth.masks is None else _nearest(truth.masks, after),
         semantic=None if truth.semantic is None else _nearest(truth.semantic, after),
+        motion=None if truth.motion is None else _faster(truth.motion, factors[:2], after),
     )
+
+
+def _faster(motion: Field, factors: NDArray[np.float32], shape: tuple[int, int]) -> Field:
+    vectors = np.moveaxis(_nearest(np.moveaxis(motion.vectors, 2, 0), shape), 0, 2) * factors
+    hidden = None if motion.hidden is None else _nearest(motion.hidden, shape)
+    return Field(vectors.astype(np.float32), _nearest(motion.known, shape), hidden)
 
 
 def _nearest(values: NDArray[Any], shape: tuple[int, int]) -> NDArray[Any]:
@@ -193,4 +207,5 @@ def _nearest(values: NDArray[Any], shape: tuple[int, int]) -> NDArray[Any]:
 
 def _bytes(example: Example) -> int:
     truth = example.truth
-    return example.pixels.nbytes + sum(0 if part is None else part.nbytes for part in (truth.masks, truth.semantic))
+    parts = (truth.masks, truth.semantic, *(truth.motion or ()))
+    return example.pixels.nbytes + sum(0 if part is None else part.nbytes for part in parts)

@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from seeall.data.motion.fields import Field
 from seeall.data.pictures import Pictures
 
 T = TypeVar("T")
@@ -43,6 +44,8 @@ class Truth:
     """(M, H, W)."""
     semantic: NDArray[np.uint8] | None = None
     """(H, W) a class for each pixel, or IGNORE."""
+    motion: Field | None = None
+    """Where each pixel goes until another frame."""
 
     def __post_init__(self) -> None:
         m = len(self.boxes)
@@ -56,10 +59,11 @@ class Truth:
 class Annotated:
     """n pictures, and notes that say what is in each.
 
-    pictures: the pictures · classes: names, in the order of their numbers · knows: which of "label", "boxes", "masks"
-    and "semantic" the truth has · notes: n things that `interpret` turns, with the picture's height and width in px,
-    into a `Truth`; it raises `SeeallError` where that cannot be done · repairs: (picture or file, what was wrong and
-    what was made of it), one for each thing mended
+    pictures: the pictures · classes: names, in the order of their numbers
+    knows: which of "label", "boxes", "masks", "semantic" and "flow" the truth has; "frames" where pictures are clips
+    notes: n things that `interpret` turns, with the picture's height and width in px, into a `Truth`; it raises
+    `SeeallError` where that cannot be done
+    repairs: (picture or file, what was wrong and what was made of it), one for each thing mended
     """
 
     pictures: Pictures

@@ -101,6 +101,8 @@ class Scenes:
     """How much smaller than usual things may be, 0 to 1: at 1, less than half as large."""
     backdrop: float = 0.0
     """How strong the colours of backgrounds may be, 0 to 1: at 1, as strong as those of things."""
+    actions: str = "all"
+    """What chief things of clips may do: `motion.ACTIONS`, or some of them, as left+right."""
     labels: Literal["class", "identity", "action"] = "class"
     """What `label` names: the shape of the chief thing, which object it is, or what it does in its clip."""
 
@@ -121,8 +123,14 @@ class Scenes:
             raise SeeallError(f"scenes: clips need size={_CROWD} or more, not {self.size}")
         if self.small and self.size < 2 * _CROWD:
             raise SeeallError(f"scenes: small={self.small} needs size={2 * _CROWD} or more, not {self.size}")
+        strange = [name for name in self._actions() if name not in motion.ACTIONS]
+        if strange:
+            raise SeeallError(f"scenes: actions={self.actions}: {catalog.suggest(strange[0], motion.ACTIONS)}")
         if self.labels == "action" and self.frames == 1:
             raise SeeallError("scenes: labels=action need clips; write frames=16 or so")
+
+    def _actions(self) -> tuple[str, ...]:
+        return motion.ACTIONS if self.actions == "all" else tuple(dict.fromkeys(self.actions.split("+")))
 
     def _odds(self) -> world.Odds:
         match = re.fullmatch(r"(\d{1,3})(?:-(\d{1,3}))?", str(self.things))
@@ -160,7 +168,7 @@ class Scenes:
 
     def action(self, i: int) -> str:
         """What the chief thing does in the clip of picture i, one of `motion.ACTIONS`: without clips, still."""
-        return motion.action(self.seed, self._number(i)) if self.frames > 1 else "still"
+        return motion.action(self.seed, self._number(i), self._actions()) if self.frames > 1 else "still"
 
     def id(self, i: int) -> str:
         """A name for picture i that looks like a path: world, identity, number or clip and frame."""
@@ -181,8 +189,8 @@ class Scenes:
         still = world.scene(self.seed, chief, number, others, odds, self.classes)
         if self.frames == 1:
             return still
-        frame, seconds = i % self.frames, self.frames / self.fps
-        paths = motion.motion(self.seed, number, still, seconds, odds)
+        frame, seconds = i % self.frames, (self.frames - 1) / self.fps  # from the first frame to the last
+        paths = motion.motion(self.seed, number, still, seconds, odds, self._actions())
         return motion.frame(still, paths, frame / self.fps, frame, seconds)
 
     def image(self, i: int) -> NDArray[np.uint8]:

@@ -12,6 +12,7 @@ the slower the longer the clip; beyond that it turns back and begins again.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -108,19 +109,19 @@ class Motion:
     """A factor of its strength, and what is added to its two slopes and to its direction."""
 
 
-def action(seed: int, clip: int) -> str:
-    """What the chief thing of a clip does: each action once in any 8 clips from a multiple of 8, in keyed order."""
-    block, place = divmod(clip, len(ACTIONS))
-    return ACTIONS[int(generator(seed, ACTION, block).permutation(len(ACTIONS))[place])]
+def action(seed: int, clip: int, actions: Sequence[str] = ACTIONS) -> str:
+    """What the chief thing of a clip does: n actions each once in any n clips from a multiple of n, in keyed order."""
+    block, place = divmod(clip, len(actions))
+    return actions[int(generator(seed, ACTION, block).permutation(len(actions))[place])]
 
 
-def motion(seed: int, clip: int, still: Scene, seconds: float, odds: Odds) -> Motion:
-    """The paths of clip `clip`, of so many seconds, which begins with `still`."""
+def motion(seed: int, clip: int, still: Scene, seconds: float, odds: Odds, actions: Sequence[str] = ACTIONS) -> Motion:
+    """The paths of clip `clip`, of so many seconds, which begins with `still`. actions: those that it may be of."""
     rng = generator(seed, MOTION, still.things[still.main].identity.number, clip)
     poses = [thing.start for thing in still.things]
     behind, before = _order(still)
     return Motion(
-        chief=_chief(rng, action(seed, clip), poses[still.main], seconds),
+        chief=_chief(rng, action(seed, clip, actions), poses[still.main], seconds),
         camera=(_sway(rng, 0.0, 0.25, (0.01, 0.06)), _sway(rng, 0.0, 0.2, (0.01, 0.06))),
         light=(
             _sway(rng, 1.0, 0.15 * odds.light, (0.0, 0.15)),

@@ -1,0 +1,88 @@
+"""Clips, and the name of what happens in each: videos, folders of frames, the synthetic world.
+
+The folder that a video is in names what happens in it, and the folder above a folder of frames; or a manifest of videos
+has a column `label`. Where the folders at the top are called train, val and test, they are splits. Of each clip so many
+frames a second are taken, by their time stamps, so that a variable frame rate is kept.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from seeall.console import log
+from seeall.data.annotations.truth import Annotated, Truth
+from seeall.data.clips import clips
+from seeall.data.decode import Pixels
+from seeall.data.motion.pairs import stacked
+from seeall.data.pictures import Pictures
+from seeall.data.pictures import find as find_pictures
+from seeall.data.video import Frame
+from seeall.types import SeeallError
+
+
+def find_actions(data: str, *, fps: float = 8.0, frames_fps: float = 24.0) -> Annotated:
+    """The clips that `data` names, each with its label; `pictures.read` gives its frames, (T, H, W, 3).
+
+    data: a folder of videos or of folders of frames, a manifest of videos, or scenes:… with frames above 1
+    fps: frames a second that are taken · frames_fps: frames a second of folders of frames, which do not say
+
+    Raises: SeeallError where there are no clips, or no labels, or only one.
+    """
+    for name, value in (("fps", fps), ("frames_fps", frames_fps)):
+        if not 0 < value < 1000:
+            raise SeeallError(f"setting {name!r} is {value}: choose frames a second, above 0")
+    pictures = find_pictures(data, rate=fps)
+    taken = clips_in(pictures, fps, frames_fps)
+    labels = [_label(pictures, rows[0]) for rows in taken.keys]
+    classes = sorted({label for label in labels if label is not None})
+    if None in labels or len(classes) < 2:
+        lacks = "no labels" if None in labels else f"only one label, {classes[0]}"
+        raise SeeallError(
+            f"{data}: {lacks}: give each action a folder with its videos, or with a folder of frames for each clip; or "
+            "a manifest of videos with a column 'label'"
+        )
+    taken = Pictures(
+        data, taken.ids, taken.keys, taken.reader, labels=labels,  # type: ignore[arg-type]
+        splits=[pictures.splits[rows[0]] for rows in taken.keys] if pictures.splits else None, root=taken.root,
+    )  # fmt: skip
+    known = {name: k for k, name in enumerate(classes)}
+    notes = [known[str(label)] for label in labels]
+    return Annotated(taken, classes, frozenset({"label", "frames"}), notes, lambda note, *_: Truth(label=note))
+
+
+def clips_in(pictures: Pictures, fps: float = 8.0, frames_fps: float = 24.0) -> Pictures:
+    """Each clip that pictures are frames of, as one, its frames in order, so many of them a second.
+
+    Raises: SeeallError where no clip has two frames.
+    """
+    found = clips(pictures, frames_fps)
+    rows: list[list[int]] = [[] for _ in found.names]
+    for i in sorted(range(len(pictures)), key=lambda i: float(found.seconds[i])):
+        rows[int(found.clip[i])].append(i)
+    taken = []
+    for mine in rows:
+        slots = np.floor(np.array([float(found.seconds[i]) for i in mine]) * fps + 1e-6)
+        taken.append(tuple(i for i, new in zip(mine, np.diff(slots, prepend=-1) > 0) if new))
+    if short := sum(len(mine) < 2 for mine in taken):
+        log.warning("%s: in %d of %d clips nothing moves, as they have one frame", pictures.source, short, len(taken))
+    return Pictures(
+        pictures.source, found.names, taken, functools.partial(_read, pictures), root=pictures.root,
+    )  # fmt: skip
+
+
+def _read(pictures: Pictures, rows: Sequence[int], shortest: int | None) -> Pixels:
+    return stacked([pictures.read(i, shortest) for i in rows])
+
+
+def _label(pictures: Pictures, row: int) -> str | None:
+    """What happens in the clip of a frame."""
+    if pictures.labels is None:
+        return None
+    key: Any = pictures.keys[row]
+    if isinstance(key, Frame) or pictures.moments:
+        return pictures.labels[row]
+    return pictures.labels[row].rpartition("/")[0] or None  # the last folder is the clip

@@ -1,0 +1,1 @@
+"""Where every pixel goes until the next frame: FlowNetS, FlowNetC and RAFT."""

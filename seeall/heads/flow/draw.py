@@ -1,0 +1,95 @@
+"""Flow that can be looked at: colours for directions, a wheel that explains them, errors, the second frame put back.
+
+Colours are those of Baker et al. 2011 (A Database and Evaluation Methodology for Optical Flow), by torchvision; the
+stronger a colour the faster, up to a speed that is written on the wheel.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from torchvision.utils import flow_to_image
+
+from seeall.data.decode import Pixels
+from seeall.data.motion.fields import Field
+from seeall.metrics.flow import errors_of
+
+_QUANTILE = 0.99
+_GAP = 4
+
+
+def fastest(*fields: NDArray[np.float32]) -> float:
+    """A speed that nearly nothing of these (H, W, 2) is above, px; at least one."""
+    lengths = np.concatenate([np.sqrt((field**2).sum(-1)).ravel() for field in fields])
+    return float(max(1.0, np.quantile(lengths, _QUANTILE)))
+
+
+def coloured(vectors: NDArray[np.float32], scale: float, known: NDArray[np.bool_] | None = None) -> Pixels:
+    """(H, W, 2) px → (H, W, 3) uint8: strongest at `scale` px and beyond; black where not known."""
+    length = np.sqrt((vectors**2).sum(-1, keepdims=True))
+    shown = vectors * np.minimum(1, scale / np.maximum(length, 1e-9))
+    edge = np.zeros((len(shown), 1, 2), np.float32)
+    edge[0, 0, 0] = scale  # the colours are relative to the longest vector there is
+    both = torch.from_numpy(np.concatenate([shown, edge], 1).astype(np.float32)).permute(2, 0, 1)
+    picture: Pixels = flow_to_image(both).permute(1, 2, 0).numpy()[:, :-1].copy()
+    if known is not None:
+        picture[~known] = 0
+    return picture
+
+
+def wheel(side: int, scale: float) -> Pixels:
+    """(side, side, 3): the colour of every direction up to `scale` px, and that speed in words."""
+    line = (np.arange(side) + 0.5) / side * 2 - 1
+    vectors = np.stack(np.meshgrid(line, line), -1).astype(np.float32)
+    picture = coloured(scale * vectors, scale)
+    picture[(vectors**2).sum(-1) > 1] = 255
+    paper = Image.fromarray(picture)
+    font = ImageFont.load_default(max(9.0, side / 8))
+    ImageDraw.Draw(paper).text((side - 2, side - 1), f"{scale:.3g} px", (0, 0, 0), font, anchor="rs")
+    return np.asarray(paper)
+
+
+def put_back(second: Pixels, vectors: NDArray[np.float32]) -> Pixels:
+    """The second frame (H, W, 3) seen where the flow (H, W, 2) px says that its pixels were: as the first, if all is
+    right and nothing was hidden. Black where the flow leads out of it.
+    """
+    height, width = second.shape[:2]
+    x, y = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
+    grid = np.stack([(x + vectors[..., 0]) * 2 / width, (y + vectors[..., 1]) * 2 / height], -1) - 1
+    frame = torch.from_numpy(np.array(second)).permute(2, 0, 1)[None].float()
+    back = F.grid_sample(frame, torch.from_numpy(grid).float()[None], align_corners=False)[0]
+    pixels: Pixels = back.permute(1, 2, 0).round().clamp(0, 255).to(torch.uint8).numpy()
+    return pixels
+
+
+def errors(said: NDArray[np.float32], true: Field, scale: float) -> Pixels:
+    """(H, W, 3): end-point errors from black, none, over red to white, `scale` px and more; blue where not known."""
+    share = np.minimum(errors_of(said, true.vectors) / scale, 1)[..., None]
+    heat = np.clip(3 * share - np.arange(3), 0, 1)
+    picture: Pixels = np.round(255 * heat).astype(np.uint8)
+    picture[~true.known] = (40, 60, 120)
+    return picture
+
+
+def beside(first: Pixels, said: NDArray[np.float32], scale: float) -> Pixels:
+    """The first frame (H, W, 3), left, and its flow (H, W, 2), right, with the wheel in a corner."""
+    colours, side = coloured(said, scale), max(24, min(said.shape[:2]) // 5)
+    corner = wheel(side, scale)[: said.shape[0], : said.shape[1]]
+    colours[: corner.shape[0], : corner.shape[1]] = corner
+    return np.concatenate([first, np.full((said.shape[0], _GAP, 3), 255, np.uint8), colours], 1)
+
+
+def panel(frames: NDArray[np.uint8], said: NDArray[np.float32], true: Field | None = None) -> Pixels:
+    """Side by side: the second frame put back, the first, the flow said, and, where there is, the true one and errors.
+
+    frames: (2, H, W, 3).
+    """
+    scale = fastest(said) if true is None else fastest(true.vectors[true.known][None], said)
+    parts = [put_back(frames[1], said), beside(frames[0], said, scale)]
+    if true is not None:
+        parts += [coloured(true.vectors, scale, true.known), errors(said, true, scale)]
+    gap = np.full((said.shape[0], _GAP, 3), 255, np.uint8)
+    return np.concatenate([part for one in parts for part in (one, gap)][:-1], 1)

@@ -1,0 +1,115 @@
+"""What FlowNetS and FlowNetC share: refinement from coarse to fine, what it costs, and looking at two frames at once.
+
+Source: Dosovitskiy et al. 2015, arXiv:1504.06852, section 3 and figure 3; the weights of the scales are those of the
+authors' training files. Departures: every scale says the flow in px of the frames themselves, and maps of any size are
+made to meet by cutting.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from seeall.backbones.contract import Backbone
+from seeall.backbones.flownet import layer
+from seeall.types import SeeallError
+
+_UNIT = 20.0
+"""What an output of 1 means, px, so that outputs are small numbers."""
+_WEIGHTS = (0.005, 0.01, 0.02, 0.08, 0.32)
+"""Of the finest scale, the next coarser one, …; coarser ones still weigh as the last."""
+_NARROWEST, _FIRST = 16, 1e-3
+
+
+@final
+class Refinement(nn.Module):
+    """maps, finest first → flows, finest first, each as large as its map: (B, 2, hᵢ, wᵢ), px of the frames.
+
+    channels: of the maps · width: of what a scale hands to the next finer one; half of that for the scale after it, and
+    so on, down to 16
+    """
+
+    def __init__(self, channels: Sequence[int], width: int, norm: bool) -> None:
+        super().__init__()
+        self.says, self.ups, self.doubles = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
+        before = channels[-1]
+        for k, side in enumerate([*reversed(channels[:-1]), None]):
+            self.says.append(_saying(before))
+            if side is not None:
+                own = max(_NARROWEST, width >> k)
+                self.ups.append(_doubling(before, own, norm))
+                self.doubles.append(nn.ConvTranspose2d(2, 2, 4, 2, 1))
+                before = side + own + 2
+
+    def forward(self, maps: Sequence[Tensor]) -> list[Tensor]:
+        """See above."""
+        x, flows = maps[-1], list[Tensor]()
+        for k, says in enumerate(self.says):
+            flows.insert(0, says(x))
+            if k < len(self.ups):
+                side = maps[-2 - k]
+                x = torch.cat([side, _cut(self.ups[k](x), side), _cut(self.doubles[k](flows[0]), side)], 1)
+        return [_UNIT * flow for flow in flows]
+
+
+def _saying(channels: int) -> nn.Conv2d:
+    """Begins by saying that next to nothing moves."""
+    made = nn.Conv2d(channels, 2, 3, padding=1)
+    nn.init.normal_(made.weight, std=_FIRST / channels**0.5)
+    nn.init.zeros_(made.bias)  # type: ignore[arg-type]
+    return made
+
+
+def _doubling(before: int, channels: int, norm: bool) -> nn.Sequential:
+    made = nn.ConvTranspose2d(before, channels, 4, 2, 1, bias=not norm)
+    return nn.Sequential(made, *layer(channels, channels, 3, 1, norm)[1:])
+
+
+def _cut(x: Tensor, like: Tensor) -> Tensor:
+    return x[..., : like.shape[-2], : like.shape[-1]]
+
+
+def cost(flows: Sequence[Tensor], true: Tensor, known: Tensor) -> Tensor:
+    """Σₗ wₗ · the mean end-point error at scale l, px, over places some of whose pixels' flow is known.
+
+    flows: (B, 2, hₗ, wₗ), finest first · true: (B, 2, H, W) px · known: (B, H, W); at a scale the truth is the mean of
+    what is known within a place
+    """
+    share = known[:, None].to(true.dtype)
+    total = true.new_zeros(())
+    for k, flow in enumerate(flows):
+        size = (flow.shape[-2], flow.shape[-1])
+        there = F.adaptive_avg_pool2d(share, size)
+        mean = F.adaptive_avg_pool2d(true * share, size) / there.clamp(min=1e-6)
+        error = (flow - mean).square().sum(1).clamp(min=1e-12).sqrt()
+        counts = there[:, 0] > 0
+        weight = _WEIGHTS[min(k, len(_WEIGHTS) - 1)]
+        total = total + weight * (error * counts).sum() / counts.sum().clamp(min=1)
+    return total
+
+
+def enlarged(flow: Tensor, size: Sequence[int]) -> Tensor:
+    """(B, 2, h, w) → (B, 2, *size), bilinear; what the flow says stays in px of the frames."""
+    return flow if list(flow.shape[-2:]) == list(size) else F.interpolate(flow, list(size), mode="bilinear")
+
+
+def paired(backbone: Backbone) -> Backbone:
+    """The same backbone, made to look at two frames at once: its first convolution takes (B, 6, H, W).
+
+    It begins with what it had learnt for one frame, half of it for each. Raises: SeeallError where the network has no
+    convolution over 3 channels.
+    """
+    for parent in backbone.network.modules():
+        for name, module in parent.named_children():
+            if isinstance(module, nn.Conv2d) and module.in_channels == backbone.inputs == 3 and module.groups == 1:
+                wide = copy.deepcopy(module)
+                wide.in_channels, wide.weight = 6, nn.Parameter(torch.cat([module.weight, module.weight], 1) / 2)
+                setattr(parent, name, wide)
+                backbone.inputs, backbone.altered = 6, True
+                return backbone
+    raise SeeallError("this backbone has no convolution over three channels that two frames could share")

@@ -34,7 +34,7 @@ def finetune(
     data: Annotated[
         str | None,
         typer.Argument(
-            help="A folder of pictures and annotations (VOC, COCO, YOLO, VIA, masks), a JSON file, or scenes:…."
+            help="Pictures and annotations (VOC, COCO, YOLO, VIA, masks), clips, pairs with flow, or scenes:…."
         ),
     ] = None,
     out: Out = None,
@@ -56,7 +56,7 @@ def finetune(
         str | None, typer.Option(help="Not needed where --from says; the task's usual one if not given.")
     ] = None,
     image_size: Annotated[
-        int | None, typer.Option(help="Shorter side of pictures, px; chosen by the pictures if not given.")
+        int | None, typer.Option(help="Shorter side of pictures, px, or side of windows for flow; else chosen.")
     ] = None,
     epochs: Annotated[int, typer.Option(help="Times that every picture is seen.")] = 30,
     steps: Annotated[int | None, typer.Option(help="Optimiser steps, in place of --epochs.")] = None,

@@ -71,6 +71,8 @@ class Plan:
         chosen = catalog.resolve(roles, settings["set"])
         chosen["optimiser"].setdefault("lr", settings["lr"] if settings["lr"] is not None else 5e-4)
         how, how_varied = transfer(**chosen["transfer"]), randomise(**chosen["randomise"])
+        if how_varied["widen"] and kind.looks_at is not kinds.single:
+            raise SeeallError(f"setting 'widen' is for still pictures, not for --task {settings['task']}: leave it out")
         plan = cls(
             kind,
             settings["task"],

@@ -182,7 +182,7 @@ def test_exported_it_says_the_same(model: str, runs: Path, tmp_path: Path) -> No
         ("action", {"model": "flownets"}, "--model flownets is for --task flow"),
         ("action", {"model": "slowfast", "backbone": "vit_tiny"}, "modules of their own"),
         ("action", {"model": "slowfast", "set": ("beta=2",)}, "'beta' is 2"),
-        ("action", {"set": ("views=0",)}, "'views' is 0"),
+        ("action", {"set": ("views=0",)}, "'views' is 0"), ("flow", {"set": ("widen=on",)}, "for still pictures"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_line_and_writes_nothing(

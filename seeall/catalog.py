@@ -87,6 +87,8 @@ TASKS: Mapping[str, tuple[str, ...]] = {
     "action": ("inflated", "slowfast", "per-frame"),
 }
 """Task → the models that do it, the usual one first."""
+STILL = ("classification", "detection", "instance", "segmentation")
+"""The tasks that are about single pictures."""
 OPTIMISERS: Table = {
     "adamw": "seeall.training.optimisers:adamw",
     "sgd": "seeall.training.optimisers:sgd",

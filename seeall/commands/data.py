@@ -17,7 +17,7 @@ group = typer.Typer(help="Look at data before training on it.", no_args_is_help=
 @group.command("check")
 def check(
     data: Annotated[str, typer.Argument(help="What ssl finetune is given.")],
-    task: Annotated[str, typer.Option(help=f"{', '.join(catalog.TASKS)}.")],
+    task: Annotated[str, typer.Option(help=f"{', '.join(catalog.STILL)}.")],
     sheet: Annotated[Path | None, typer.Option(help="Write a sheet of pictures with their truth, NAME.png.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the sheet of --sheet.")] = False,
     set: Annotated[list[str] | None, typer.Option(metavar="NAME=VALUE", help="How to read the annotations.")] = None,
@@ -31,6 +31,10 @@ def check(
     from seeall.data.annotations.layouts import find_annotated
     from seeall.training.run import refuse_inside
 
+    if task in catalog.TASKS and task not in catalog.STILL:
+        raise SeeallError(
+            f"--task {task}: only still pictures are checked so; ssl finetune says what is wrong with others"
+        )
     settings = catalog.resolve({"annotations": find_annotated}, set or ())["annotations"]
     if sheet is not None and sheet.suffix != ".png":
         raise SeeallError(f"--sheet {sheet}: choose a name that ends in .png")

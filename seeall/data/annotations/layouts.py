@@ -28,7 +28,7 @@ from seeall.data.pictures import MANIFESTS, SPLITS
 from seeall.data.pictures import find as find_pictures
 from seeall.types import SeeallError
 
-TASKS = ("classification", "detection", "instance", "segmentation")
+TASKS = catalog.STILL
 Layout = Literal["auto", "voc", "coco", "yolo", "via", "masks", "labels"]
 CALLED = {
     "voc": "Pascal VOC", "coco": "COCO JSON", "yolo": "YOLO text", "via": "VIA JSON", "masks": "pictures and masks",

@@ -64,7 +64,7 @@ class Plan:
         model = build.check(settings["task"], settings["model"])
         kind = kinds.KINDS[settings["task"]]
         if build.takes_backbone(model):
-            name, own = known or _origin(settings["start"], settings["backbone"] or None, kind.backbone)
+            name, own = known or _origin(settings["start"], settings["backbone"], kind.backbone)
         else:
             name, own = _no_backbone(model, settings), {}
         roles = parts(settings["task"], model, name, settings["optimiser"])
@@ -127,12 +127,11 @@ def _told(kind: Kind, roles: Mapping[str, Any], chosen: Mapping[str, dict[str, A
 
 def _no_backbone(model: str, settings: Mapping[str, Any]) -> str:
     """Raises SeeallError where one is asked for, for a model that has encoders of its own."""
-    for option, usual in (("start", "none"), ("backbone", None), ("freeze", "none")):
-        if settings[option] not in (usual, None) and str(settings[option]).lower() != "none":
-            raise SeeallError(
-                f"{model} has encoders of its own: give --from none, and neither --backbone nor --freeze; published "
-                "weights come with --set published=on"
-            )
+    if settings["start"].lower() != "none" or settings["backbone"] or settings["freeze"] != "none":
+        raise SeeallError(
+            f"{model} has encoders of its own: give --from none, and neither --backbone nor --freeze; published "
+            "weights come with --set published=on"
+        )
     return build.NONE
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,6 @@ from seeall.backbones.load import build as build_backbone
 from seeall.backbones.load import load as load_backbone
 from seeall.data.annotations.examples import Example, Examples, load
 from seeall.data.annotations.layouts import find_annotated
-from seeall.data.sampler import Sampler
 from seeall.heads import build, kinds
 from seeall.heads.about import About
 from seeall.heads.augment import Augment
@@ -175,23 +172,6 @@ def trained(out: Path, model: str, **options: Any) -> dict[str, float]:
     given = {"start": "none", "backbone": "shufflenet_v2_x0_5", "batch_size": 2, "epochs": 2, "image_size": SIZE}
     sets = (*settings, *options.pop("set", ()))
     return finetune(WORLD, out, task=TASK_OF[model], model=model, **{**given, **options}, set=sets)
-
-
-@pytest.fixture
-def at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Ask to stop when batch t is fetched."""
-    ordinary = Sampler.__call__
-
-    def when(t: int) -> None:
-        def sampled(self: Sampler, now: int) -> tuple[int, Tensor]:
-            if now == t:
-                monkeypatch.setattr(Sampler, "__call__", ordinary)
-                os.kill(os.getpid(), signal.SIGINT)
-            return ordinary(self, now)
-
-        monkeypatch.setattr(Sampler, "__call__", sampled)
-
-    return when
 
 
 @pytest.mark.parametrize(

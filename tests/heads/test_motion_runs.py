@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,13 +11,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
 
 from seeall import catalog
 from seeall.data import video
 from seeall.data.motion import fields
 from seeall.data.motion.movie import Movie
-from seeall.data.sampler import Sampler
 from seeall.heads.export import TOLERANCE, export
 from seeall.heads.finetune import finetune
 from seeall.heads.plan import parts
@@ -133,23 +129,6 @@ def test_a_detector_writes_a_video_too(ssl: Ssl, tmp_path: Path) -> None:
     assert code == 0, err
     code, _, err = ssl("predict", tmp_path / "r", film(tmp_path / "walk.mp4"), "--out", tmp_path / "p", "--rate", 100)
     assert code == 0 and len(video.probe(str(tmp_path / "p/videos/walk.mp4"))) == 4, err
-
-
-@pytest.fixture
-def at(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
-    """Ask to stop when batch t is fetched."""
-    ordinary = Sampler.__call__
-
-    def when(t: int) -> None:
-        def sampled(self: Sampler, now: int) -> tuple[int, Tensor]:
-            if now == t:
-                monkeypatch.setattr(Sampler, "__call__", ordinary)
-                os.kill(os.getpid(), signal.SIGINT)
-            return ordinary(self, now)
-
-        monkeypatch.setattr(Sampler, "__call__", sampled)
-
-    return when
 
 
 @every_model

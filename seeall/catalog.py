@@ -76,6 +76,7 @@ MODELS: Table = {
     "raft": "seeall.heads.flow.raft:RAFT",
     "inflated": "seeall.heads.action.networks:InflatedAction",
     "slowfast": "seeall.heads.action.slowfast:SlowFast",
+    "two-stream": "seeall.heads.action.two_stream:TwoStream",
     "per-frame": "seeall.heads.action.networks:PerFrame",
 }
 TASKS: Mapping[str, tuple[str, ...]] = {
@@ -84,7 +85,7 @@ TASKS: Mapping[str, tuple[str, ...]] = {
     "instance": ("mask-rcnn",),
     "segmentation": ("unet", "segnet", "deconvnet", "fpn"),
     "flow": ("flownets", "flownetc", "raft"),
-    "action": ("inflated", "slowfast", "per-frame"),
+    "action": ("inflated", "slowfast", "two-stream", "per-frame"),
 }
 """Task → the models that do it, the usual one first."""
 STILL = ("classification", "detection", "instance", "segmentation")

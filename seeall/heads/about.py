@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor
 
@@ -21,6 +22,8 @@ class About:
     head is built again."""
     anchors: Shapes | None = None
     """What a detector took; filled in by it."""
+    flow: dict[str, Any] | None = None
+    """The recipe of the head of flow within it; filled in where one is opened."""
     again: bool = False
     """Whether a finished head is built again, whose weights are at hand."""
     every: int | None = None

@@ -7,6 +7,7 @@ beside it holds the backbone alone, for everything that wants one.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -46,7 +47,7 @@ class Recipe:
     """What a head is made of.
 
     classes: names · image_size: shorter side of pictures, px · settings: of the model and of the task, by role
-    anchors: what a detector took
+    anchors: what a detector took · flow: the recipe of the head of flow that it holds
     """
 
     task: str
@@ -57,6 +58,7 @@ class Recipe:
     backbone_settings: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)
     anchors: Any = None
+    flow: dict[str, Any] | None = None
 
 
 def check(task: str, model: str | None) -> str:
@@ -92,7 +94,10 @@ def parts(task: str, model: str) -> dict[str, Callable[..., Any]]:
 def assemble(recipe: Recipe, backbone: Backbone | None, about: About) -> nn.Module:
     """A new head on `backbone`. Raises SeeallError for settings that make no sense."""
     roles = parts(recipe.task, recipe.model)
-    given: dict[str, Any] = {"backbone": backbone, "classes": len(recipe.classes), "about": about}
+    given: dict[str, Any] = {
+        "backbone": backbone, "classes": len(recipe.classes), "about": about,
+        "flow_head": functools.partial(_flow_head, about),
+    }  # fmt: skip
     asked = catalog.positional(roles["model"])
     own = {role: recipe.settings.get(role, {}) for role in ("model", "loss", "task")}
     for name, value in own["model"].items():
@@ -149,12 +154,31 @@ def load(source: str | Path) -> tuple[nn.Module, Recipe]:
     """
     recipe = describe(source)
     path = Path(source) / HEAD_FILE if Path(source).is_dir() else Path(source)
-    with torch.random.fork_rng(devices=[]):
-        backbone = None if recipe.backbone == NONE else build(recipe.backbone, **recipe.backbone_settings)[0]
-        head = assemble(recipe, backbone, About(recipe.image_size, anchors=recipe.anchors, again=True))
+    head = _again(recipe)
     try:
         head.network.load_state_dict(load_file(path))  # type: ignore[union-attr]
     except (RuntimeError, SafetensorError) as fault:
         raise SeeallError(f"{path} is damaged ({str(fault).partition(chr(10))[0]})") from None
     device = torch.device("cuda:0" if torch.cuda.is_available() else "cpu")
     return head.eval().to(device), recipe
+
+
+def _again(recipe: Recipe) -> nn.Module:
+    """A head of that make, whose weights are still to come."""
+    with torch.random.fork_rng(devices=[]):
+        backbone = None if recipe.backbone == NONE else build(recipe.backbone, **recipe.backbone_settings)[0]
+        about = About(recipe.image_size, anchors=recipe.anchors, flow=recipe.flow, again=True)
+        return assemble(recipe, backbone, about)
+
+
+def _flow_head(about: About, source: str) -> nn.Module:
+    """The head of flow of a run, which `about` then knows; where it knows one already, another of that make."""
+    if about.flow is not None:
+        return _again(Recipe(**{**about.flow, "classes": ()}))
+    if not source:
+        raise SeeallError("this model needs a head of flow: give a finished ssl finetune --task flow as --set flow=RUN")
+    head, recipe = load(source)
+    if recipe.task != "flow":
+        raise SeeallError(f"setting 'flow' is {source}, a run of --task {recipe.task}: give one of --task flow")
+    about.flow = dataclasses.asdict(recipe)
+    return head.cpu()

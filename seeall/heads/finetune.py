@@ -130,7 +130,7 @@ def finetune(
     told = About(size, lambda: boxes_of(parts_read()[0]))
     torch.manual_seed(keyed.seed(seed, 0x1418))
     head = build.assemble(recipe, network, told)
-    recipe = replace(recipe, anchors=told.anchors)
+    recipe = replace(recipe, anchors=told.anchors, flow=told.flow)
     plan.hold(head, network)
     if told.every is not None and plan.world is not None:
         raise SeeallError("negatives=bootstrap and widen=on both change what is learnt from: choose one")

@@ -1,0 +1,112 @@
+"""Two streams: what the second one sees, what of it learns, and that a run holds the head of flow it was made with."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from seeall.backbones.load import build as build_backbone
+from seeall.data.annotations.examples import Example, load
+from seeall.data.annotations.truth import Truth
+from seeall.data.motion.pairs import find_pairs
+from seeall.heads import build
+from seeall.heads.about import About
+from seeall.heads.export import export
+from seeall.heads.finetune import finetune
+from seeall.types import SeeallError
+
+CLIPS = "scenes:n=8,size=32,frames=4,fps=8,actions=left+right,labels=action"
+FLOW = ("model.width=32", "backbone.width=8")
+
+
+@pytest.fixture(scope="module")
+def flow_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("flow") / "run"
+    finetune("scenes:n=4,size=64,frames=3", out, task="flow", start="none", steps=2, image_size=64, set=FLOW)
+    return out
+
+
+def head_of(flow: Path, **settings: Any) -> tuple[Any, build.Recipe]:
+    torch.manual_seed(0)
+    about = About(32)
+    own = {"model": {"flow": str(flow), **settings}, "task": {"frames": 4, "views": 1}}
+    recipe = build.Recipe("action", "two-stream", ("go", "stay"), 32, "resnet18", {"stem": "3x3"}, own)
+    head = build.assemble(recipe, build_backbone("resnet18", stem="3x3")[0], about)
+    return head, build.dataclasses.replace(recipe, flow=about.flow)
+
+
+def test_the_second_stream_sees_what_the_run_of_flow_says(flow_run: Path) -> None:
+    head, _ = head_of(flow_run, bound=2.0)
+    flow, _ = build.load(flow_run)
+    clip = load(find_pairs("scenes:n=1,size=64,frames=2"), None)[0].pixels
+    said = flow.predict([clip])[0].flow  # type: ignore[operator]
+    seen = head.network.motion(head.normalise(clip).transpose(0, 1)[None])
+    speed = np.hypot(said[..., 0], said[..., 1])
+    wanted = np.stack([said[..., 0], said[..., 1], speed]) / 2.0
+    assert np.abs(wanted).max() > 0
+    assert np.allclose(seen[0, :, 0].numpy(), wanted.clip(-1, 1) * 2, atol=1e-4)
+    still = head.network.motion(torch.zeros(2, 3, 1, 32, 32))
+    assert still.shape == (2, 3, 1, 32, 32) and not still.any()
+
+
+@pytest.mark.parametrize("streams", ["inflated", "per-frame"])
+def test_both_streams_learn_and_the_flow_does_not(flow_run: Path, streams: str) -> None:
+    head, _ = head_of(flow_run, streams=streams)
+    generator = torch.Generator().manual_seed(0)
+    some = [
+        Example(torch.randint(0, 256, (4, 3, 32, 32), dtype=torch.uint8, generator=generator), Truth(label=k % 2))
+        for k in range(4)
+    ]
+    means = {name: buffer.clone() for name, buffer in head.network.flow.named_buffers()}
+    head.train().training_step({"examples": some, "epoch": 0, "rows": [0, 1, 2, 3]})["loss"].backward()
+    without = {name for name, p in head.named_parameters() if p.grad is None}
+    assert without == {f"network.flow.{name}" for name, _ in head.network.flow.named_parameters()}
+    assert all(torch.equal(buffer, means[name]) for name, buffer in head.network.flow.named_buffers())
+
+
+def test_a_saved_head_needs_the_run_of_flow_no_more(flow_run: Path, tmp_path: Path) -> None:
+    copied = shutil.copytree(flow_run, tmp_path / "flow")
+    head, recipe = head_of(copied)
+    build.save(head.eval(), recipe, tmp_path)
+    shutil.rmtree(copied)
+    again, read = build.load(tmp_path)
+    assert read.model == "two-stream" and read.flow is not None and read.flow["task"] == "flow"
+    clip = torch.randint(0, 256, (6, 3, 40, 50), dtype=torch.uint8)
+    one, two = head.predict([clip])[0], again.predict([clip])[0]  # type: ignore[operator]
+    assert np.array_equal(one.scores, two.scores)
+
+
+def test_a_run_resumes_and_is_exported(flow_run: Path, tmp_path: Path) -> None:
+    settings = (f"flow={flow_run}", "frames=4", "streams=per-frame")
+
+    def run(name: str, **more: Any) -> Path:
+        finetune(
+            CLIPS, tmp_path / name, task="action", model="two-stream", start="none", backbone="resnet18",
+            image_size=32, steps=4, batch_size=2, set=settings, **more,
+        )  # fmt: skip
+        return tmp_path / name
+
+    whole = run("whole")
+    assert (whole / "head.safetensors").read_bytes() == (run("again") / "head.safetensors").read_bytes()
+    assert export(whole, tmp_path / "head.onnx")["difference"] < 1e-4
+
+
+def test_what_is_wrong_is_said(flow_run: Path, tmp_path: Path) -> None:
+    for settings, words in (
+        ((), "--set flow=RUN"), ((f"flow={tmp_path}",), "no such head"),
+        ((f"flow={flow_run}", "bound=0"), "'bound' is 0"), ((f"flow={flow_run}", "streams=both"), "streams"),
+    ):  # fmt: skip
+        with pytest.raises(SeeallError, match=words) as told:
+            finetune(
+                CLIPS, tmp_path / "run", task="action", model="two-stream", start="none", steps=1, set=settings
+            )  # fmt: skip
+        assert "\n" not in str(told.value)
+    other = tmp_path / "other"
+    finetune(CLIPS, other, task="action", model="per-frame", start="none", steps=1, set=("frames=2",), image_size=32)
+    with pytest.raises(SeeallError, match="of --task action: give one of --task flow"):
+        finetune(CLIPS, tmp_path / "run", task="action", model="two-stream", start="none", set=(f"flow={other}",))

@@ -84,12 +84,15 @@ TASKS: Mapping[str, tuple[str, ...]] = {
     "detection": ("retinanet", "faster-rcnn"),
     "instance": ("mask-rcnn",),
     "segmentation": ("unet", "segnet", "deconvnet", "fpn"),
+    "video-segmentation": ("unet", "segnet", "deconvnet", "fpn"),
     "flow": ("flownets", "flownetc", "raft"),
     "action": ("inflated", "slowfast", "two-stream", "per-frame"),
 }
 """Task → the models that do it, the usual one first."""
 STILL = ("classification", "detection", "instance", "segmentation")
 """The tasks that are about single pictures."""
+SEMANTIC = ("segmentation", "video-segmentation")
+"""The tasks that give every pixel a class."""
 OPTIMISERS: Table = {
     "adamw": "seeall.training.optimisers:adamw",
     "sgd": "seeall.training.optimisers:sgd",

@@ -24,6 +24,7 @@ _main = typer.Typer(
 _main.command(epilog=pretrain.COMBINATIONS)(pretrain.pretrain)
 _main.command(epilog=finetune.MODELS)(finetune.finetune)
 _main.command()(heads.predict)
+_main.command()(heads.propagate)
 _main.command()(see.evaluate)
 _main.command()(see.embed)
 _main.command()(heads.compare)

@@ -1,14 +1,17 @@
-"""`ssl predict`, `ssl export` and `ssl compare`: what a head is good for."""
+"""`ssl predict`, `ssl propagate`, `ssl export` and `ssl compare`: what a head is good for."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from seeall.commands.common import Json, Overwrite, Quiet, listen, tell
+from seeall.commands.learning import Set, Settings, listed
+from seeall.types import SeeallError
 
 Head = Annotated[Path, typer.Argument(help="The folder of a finished ssl finetune.")]
 
@@ -33,6 +36,45 @@ def predict(
     from seeall.heads.predict import predict as say
 
     tell(say(run, inputs, out, score=score, tile=tile, rate=rate, overwrite=overwrite), json_)
+
+
+def propagate(
+    data: Annotated[str, typer.Argument(help="Clips some of whose frames have a mask, or scenes:….")],
+    out: Annotated[Path, typer.Option(help="The folder to write: masks, pictures, videos.")],
+    by: Annotated[
+        str, typer.Option("--from", help="A run of flow, or a run or file with a backbone; or true, of scenes:….")
+    ],
+    every: Annotated[
+        int | None,
+        typer.Option(
+            help="Use every so manieth frame's mask and judge by the rest; 0: the first's. Else all there are."
+        ),
+    ] = None,
+    reach: Annotated[int | None, typer.Option(help="Carry a mask so many frames at most.")] = None,
+    set: Set = None,
+    settings: Settings = False,
+    overwrite: Overwrite = False,
+    json_: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Carry masks to the frames that have none: by flow, or by likeness of what a backbone sees."""
+    listen(quiet)
+    from seeall import catalog
+    from seeall.data.motion.masked import find_masked
+    from seeall.heads.video.carry import Likeness
+    from seeall.heads.video.propagate import propagate as carry
+
+    roles: dict[str, Callable[..., Any]] = {"likeness": Likeness, "annotations": find_masked}
+    if settings:
+        return listed(roles, json_)
+    chosen = catalog.resolve(roles, set or ())
+    if "every" in chosen["annotations"]:
+        raise SeeallError("'every' is an option here: --every N")
+    how = Likeness(**chosen["likeness"])
+    tell(
+        carry(data, out, by=by, every=every, reach=reach, how=how, overwrite=overwrite, **chosen["annotations"]), json_
+    )
+    return None
 
 
 def export(

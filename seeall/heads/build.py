@@ -84,7 +84,7 @@ def takes_backbone(model: str) -> bool:
 def parts(task: str, model: str) -> dict[str, Callable[..., Any]]:
     """The parts of a head whose settings `--set` reaches, by role."""
     roles: dict[str, Callable[..., Any]] = {"model": catalog.find(catalog.MODELS, model, "model")}
-    if task == "segmentation":
+    if task in catalog.SEMANTIC:
         roles["loss"] = SegmentationLoss
     if task in ("classification", "action"):
         roles["task"] = Classification if task == "classification" else Action
@@ -110,7 +110,7 @@ def assemble(recipe: Recipe, backbone: Backbone | None, about: About) -> nn.Modu
         return Flow(network, normalise, recipe.image_size)
     if recipe.task == "action":
         return Action(network, normalise, recipe.image_size, recipe.classes, **own["task"])
-    if recipe.task == "segmentation":
+    if recipe.task in catalog.SEMANTIC:
         return Segmentation(network, normalise, recipe.image_size, recipe.classes, SegmentationLoss(**own["loss"]))
     if recipe.task == "classification":
         return Classification(network, normalise, recipe.image_size, recipe.classes, **own["task"])

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from seeall.catalog import SEMANTIC
 from seeall.training.run import LATER, Run
 from seeall.types import SeeallError
 
@@ -18,7 +19,7 @@ SHOWN = {
     "classification": ("top1", "top5"),
     "detection": ("mAP", "mAP50", "mAP75", "mAR"),
     "instance": ("mAP", "mAP50", "box_mAP", "box_mAP50"),
-    "segmentation": ("mIoU", "pixel_accuracy", "class_accuracy"),
+    **dict.fromkeys(SEMANTIC, ("mIoU", "pixel_accuracy", "class_accuracy")),
     "flow": ("EPE", "Fl"),
     "action": ("top1", "top5"),
     "pretraining": ("knn20", "loss"),

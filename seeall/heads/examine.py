@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from seeall.catalog import SEMANTIC
 from seeall.console import log
 from seeall.data.annotations.draw import draw
 from seeall.data.annotations.examples import Examples, load, scaled
@@ -77,7 +78,7 @@ def examine(run: str | Path, data: str, *, limit: int | None = None, seed: int =
     else:
         annotated = _unseen(run, annotated)
     size = None if kind.own_size else recipe.image_size
-    examples = load(limited(annotated, limit, seed), size, allow_skipped=True)
+    examples = load(limited(annotated.known(), limit, seed), size, allow_skipped=True)
     return of(head, recipe, examples)  # type: ignore[arg-type]
 
 
@@ -145,7 +146,7 @@ def taken_for(examined: Examined) -> tuple[Tensor, list[str]]:
             assert prediction.scores is not None and truth.label is not None
             table[truth.label, int(prediction.scores.argmax())] += 1
         return table, names
-    if examined.recipe.task == "segmentation":
+    if examined.recipe.task in SEMANTIC:
         total = torch.zeros(len(names), len(names), dtype=torch.int64)
         for prediction, truth in zip(examined.predictions, examined.truths):
             assert prediction.semantic is not None and truth.semantic is not None

@@ -27,6 +27,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from seeall.catalog import SEMANTIC
 from seeall.console import log
 from seeall.heads import build
 from seeall.heads.action.task import Action
@@ -38,7 +39,7 @@ TOLERANCE = 1e-4
 """The largest difference to the head's own output that passes: absolute, but of boxes a share of the largest
 coordinate, since float32 has steps of 1.2e-4 px beyond 1024 px."""
 FORMATS = (".onnx", ".pt2")
-_OUTPUTS = {"classification": "scores", "action": "scores", "segmentation": "logits", "flow": "flow"}
+_OUTPUTS = {"classification": "scores", "action": "scores", "flow": "flow", **dict.fromkeys(SEMANTIC, "logits")}
 
 
 @final

@@ -102,9 +102,9 @@ def finetune(
     if run and not same_division(run.facts["settings"]["val"], val):
         raise SeeallError(f"--resume {out}: --val would hold other pictures back than when the run began; leave it out")
     resolved = run.facts.get("resolved", {}) if run else {}
-    learnt, held = (limited(part, limit, seed) for part in divided(annotated, val, plan.find, seed))
+    learnt, held = (limited(part.known(), limit, seed) for part in divided(annotated, val, plan.find, seed))
     refuse_inside(out, held.pictures.root)
-    learnt = few(learnt, labels, seed)
+    learnt = plan.spread(few(learnt, labels, seed), annotated)
     engine = launch(devices=devices, precision=resolved.get("precision") or precision)
     network, name, chosen = plan.backbone(seed)
     size = resolved.get("image_size") or image_size or choose_size(learnt)

@@ -10,6 +10,7 @@ from typing import Any
 from seeall.data.annotations.layouts import find_annotated
 from seeall.data.annotations.truth import Annotated
 from seeall.data.motion.actions import clips_in, find_actions
+from seeall.data.motion.masked import find_masked
 from seeall.data.motion.pairs import find_pairs, pairs_in
 from seeall.data.pictures import Pictures
 from seeall.data.video import RATE
@@ -17,11 +18,17 @@ from seeall.heads.action.augment import ClipAugment
 from seeall.heads.augment import Augment
 from seeall.heads.feed import Augmentation
 from seeall.heads.flow.augment import FlowAugment
+from seeall.heads.video.spread import spread
 
 
 def single(pictures: Pictures) -> Pictures:
     """The pictures, one by one."""
     return pictures
+
+
+def as_it_is(learnt: Annotated, whole: Annotated) -> Annotated:
+    """What is learnt from, and no more."""
+    return learnt
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,6 +39,7 @@ class Kind:
     batch: pictures a step · backbone: the usual one
     own_size: whether pictures are judged as large as they are, and learnt from in windows; else all are scaled
     looks_at: pictures without a truth → what a head is asked about · rate: frames a second that are taken of a video
+    spread: what is learnt from, and all there is → all that can be learnt from, with settings by its signature
     """
 
     finder: Callable[..., Annotated]
@@ -42,6 +50,7 @@ class Kind:
     own_size: bool = False
     looks_at: Callable[[Pictures], Pictures] = single
     rate: float = RATE
+    spread: Callable[..., Annotated] = as_it_is
     told: tuple[str, ...] = ()
     also: tuple[str, ...] = ()
 
@@ -59,6 +68,7 @@ KINDS: Mapping[str, Kind] = {
     "detection": _still("detection", "mAP"),
     "instance": _still("instance", "mAP"),
     "segmentation": _still("segmentation", "mIoU"),
+    "video-segmentation": Kind(finder=find_masked, augment=Augment, best="mIoU", spread=spread),
     "action": Kind(finder=find_actions, augment=ClipAugment, best="top1", looks_at=clips_in, told=("frames",)),
     "flow": Kind(
         finder=find_pairs,

@@ -38,7 +38,7 @@ from seeall.types import SeeallError
 class Plan:
     """What a run is made of; whatever is wrong with its settings is found here, before a picture is read.
 
-    find: data → pictures and their truth · settings: of the model and its loss, by role
+    find: data → pictures and their truth · spread: see `kinds.Kind` · settings: of the model and its loss, by role
     world: what is varied while the head copes, or None; `randomise`: how
     """
 
@@ -46,6 +46,7 @@ class Plan:
     task: str
     model: str
     find: Callable[[str], Annotated]
+    spread: Callable[[Annotated, Annotated], Annotated]
     backbone: Callable[[int], tuple[Backbone | None, str, dict[str, Any]]]
     settings: dict[str, dict[str, Any]]
     augment: Augmentation
@@ -78,6 +79,7 @@ class Plan:
             settings["task"],
             model,
             functools.partial(kind.find, **chosen["annotations"]),
+            functools.partial(kind.spread, **chosen["spread"]),
             functools.partial(
                 _backbone, "none" if known else settings["start"], name, {**own, **chosen.get("backbone", {})}
             ),
@@ -113,6 +115,7 @@ def parts(task: str, model: str, backbone: str | None, optimiser: str) -> dict[s
         "augment": kind.augment,
         "transfer": transfer,
         "annotations": kind.finder,
+        "spread": kind.spread,
         "randomise": randomise,
         **({} if on == build.NONE else {"backbone": backbones.factory(on)}),
         "optimiser": catalog.find(catalog.OPTIMISERS, optimiser, "optimiser"),

@@ -185,12 +185,13 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from seeall.heads import predict
-left, write = [3], predict._Book.write
+from seeall.heads.book import Book
+left, write = [3], Book.write
 def dying(*given):
     left[0] -= 1
     left[0] or os.kill(os.getpid(), signal.SIGKILL)
     write(*given)
-predict._Book.write = dying
+Book.write = dying
 predict.predict(sys.argv[1], sys.argv[2:3], Path(sys.argv[3]), overwrite=True)
 """
 

@@ -16,7 +16,7 @@ from torchvision.ops import sigmoid_focal_loss
 
 from seeall import catalog
 from seeall.data.annotations.truth import IGNORE
-from seeall.heads.segmentation.losses import SegmentationLoss, cross_entropy, dice, focal, lovasz
+from seeall.heads.segmentation.losses import SegmentationLoss, cross_entropy, dice, focal, lovasz, relaxed
 from seeall.types import SeeallError
 
 Loss = Callable[[Tensor, Tensor], Tensor]
@@ -59,6 +59,7 @@ class Loop:
         self.p: list[list[Tensor]] = []
         self.y: list[int] = []
         self.picture: list[int] = []
+        self.near: list[list[set[int]]] = []
         for b in range(len(logits)):
             for i in range(logits.shape[2]):
                 for j in range(logits.shape[3]):
@@ -68,6 +69,24 @@ class Loop:
                     self.p.append([power / sum(powers) for power in powers])
                     self.y.append(int(target[b, i, j]))
                     self.picture.append(b)
+                    self.near.append([self.around(target[b].tolist(), i, j, border) for border in (1, 2)])
+
+    @staticmethod
+    def around(labels: list[list[int]], i: int, j: int, border: int) -> set[int]:
+        """The classes that are no more than `border` px away."""
+        rows, columns = range(len(labels)), range(len(labels[0]))
+        return {
+            labels[a][b]
+            for a in range(i - border, i + border + 1)
+            for b in range(j - border, j + border + 1)
+            if a in rows and b in columns
+        } - {IGNORE}
+
+    def relaxed(self, border: int) -> Tensor:
+        total = self.zero
+        for p, near in zip(self.p, self.near):
+            total = total - torch.log(sum((p[c] for c in sorted(near[border - 1])), self.zero))
+        return total / len(self.p) if self.p else self.zero
 
     def gradient(self, value: Tensor) -> tuple[Tensor, Tensor]:
         return value.detach(), torch.autograd.grad(value + self.zero, self.z)[0]
@@ -156,6 +175,8 @@ def test_losses_follow_the_papers(case: str) -> None:
         (lambda z, t: focal(z, t, gamma=1.5, weights=weights), lambda q: q.focal(1.5, weights)),
         (dice, lambda q: q.dice(1)),
         (lambda z, t: dice(z, t, smooth=0.1), lambda q: q.dice(0.1)),
+        (relaxed, lambda q: q.relaxed(1)),
+        (lambda z, t: relaxed(z, t, border=2), lambda q: q.relaxed(2)),
         (lovasz, lambda q: q.lovasz(everything, True)),
         (lambda z, t: lovasz(z, t, present=False), lambda q: q.lovasz(everything, False)),
         (lambda z, t: lovasz(z, t, per_picture=True), lambda q: q.lovasz_per_picture(True)),
@@ -229,7 +250,7 @@ def test_the_lovasz_extension_is_convex_in_the_errors() -> None:
         assert of((p + q) / 2) <= (of(p) + of(q)) / 2 + 1e-12
 
 
-@pytest.mark.parametrize("loss", [cross_entropy, focal, dice, lovasz])
+@pytest.mark.parametrize("loss", [cross_entropy, focal, dice, lovasz, relaxed])
 def test_where_nothing_counts_nothing_is_lost(loss: Loss) -> None:
     logits, target = batch("random")
     for dtype in (torch.float32, torch.float64):
@@ -240,7 +261,7 @@ def test_where_nothing_counts_nothing_is_lost(loss: Loss) -> None:
         assert z.grad is not None and z.grad.eq(0).all()
 
 
-@pytest.mark.parametrize("loss", [cross_entropy, focal, dice, lovasz])
+@pytest.mark.parametrize("loss", [cross_entropy, focal, dice, lovasz, relaxed])
 def test_ignored_pixels_change_nothing(loss: Loss) -> None:
     """Neither their logits, nor how many there are; and they get no gradient."""
     logits, target = batch("random")
@@ -253,7 +274,7 @@ def test_ignored_pixels_change_nothing(loss: Loss) -> None:
     close((want, gradient), value_and_gradient(loss, other, target), 1e-12)
 
 
-@pytest.mark.parametrize("loss", [cross_entropy, focal, dice, lovasz, lambda z, t: focal(z, t, gamma=0.5)])
+@pytest.mark.parametrize("loss", [cross_entropy, focal, dice, lovasz, relaxed, lambda z, t: focal(z, t, gamma=0.5)])
 def test_what_is_known_for_sure_costs_nothing(loss: Loss) -> None:
     target = batch("random")[1]
     value, gradient = value_and_gradient(loss, 1000.0 * F.one_hot(target, 4).movedim(3, 1), target)
@@ -270,13 +291,13 @@ def test_equal_logits_tie_and_are_worth_the_same() -> None:
     assert value_and_gradient(lovasz, logits, target)[1].isfinite().all()
 
 
-@pytest.mark.parametrize("loss", [cross_entropy, focal, dice, lovasz])
+@pytest.mark.parametrize("loss", [cross_entropy, focal, dice, lovasz, relaxed])
 def test_gradients_equal_differences(loss: Loss) -> None:
     logits, target = batch("ignored in part", size=(2, 2, 3))
     assert torch.autograd.gradcheck(lambda z: loss(z, target), logits.requires_grad_())
 
 
-@pytest.mark.parametrize("loss", [cross_entropy, focal, dice, lovasz])
+@pytest.mark.parametrize("loss", [cross_entropy, focal, dice, lovasz, relaxed])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_autocast_leaves_the_loss_in_float32(loss: Loss, dtype: torch.dtype) -> None:
     logits, target = batch("random")
@@ -299,7 +320,7 @@ def test_lovasz_of_many_pixels_is_as_exact_as_of_few() -> None:
     assert (got[1] - gradient).abs().max() < 1e-4 * gradient.abs().max()
 
 
-@pytest.mark.parametrize("loss", [cross_entropy, focal, dice, lovasz])
+@pytest.mark.parametrize("loss", [cross_entropy, focal, dice, lovasz, relaxed])
 @pytest.mark.parametrize("shapes", [((2, 3, 4, 5), (2, 5, 4)), ((2, 3, 4, 5), (2, 1, 4, 5)), ((2, 3), (2,))])
 def test_shapes_that_do_not_fit_are_refused(loss: Loss, shapes: tuple[tuple[int, ...], tuple[int, ...]]) -> None:
     with pytest.raises(ValueError, match="target"):
@@ -376,7 +397,7 @@ def test_classes_as_frequent_as_each_other_weigh_one() -> None:
     ("setting", "message"),
     [
         ({"loss": "lovas"}, "unknown loss 'lovas': did you mean lovasz?"),
-        ({"loss": "cross-entropy+"}, "unknown loss '': choose from: cross-entropy, dice, focal, lovasz"),
+        ({"loss": "cross-entropy+"}, "unknown loss '': choose from: cross-entropy, dice, focal, lovasz, relaxed"),
         ({"loss": "half*dice"}, "'half' before dice is no number: write 0.5*dice"),
         ({"loss": "0*dice"}, "the factor of dice is 0: choose above 0"),
         ({"loss": "nan*dice"}, "the factor of dice is nan"),
@@ -387,6 +408,7 @@ def test_classes_as_frequent_as_each_other_weigh_one() -> None:
         ({"then": "dice", "switch": 0}, "switch is 0: choose an epoch from 1 on"),
         ({"gamma": -1.0}, "gamma is -1.0: choose 0 or more"),
         ({"gamma": math.nan}, "gamma is nan"),
+        ({"border": 0}, "border is 0: choose 1 px or more"),
         ({"balance": "medium"}, "balance is 'medium': did you mean median?"),
         ({"balance": "median", "loss": "dice"}, "balance weighs cross-entropy and focal alone; 'dice' has neither"),
     ],

@@ -62,7 +62,7 @@ class Annotated:
     pictures: the pictures · classes: names, in the order of their numbers
     knows: which of "label", "boxes", "masks", "semantic" and "flow" the truth has; "frames" where pictures are clips
     notes: n things that `interpret` turns, with the picture's height and width in px, into a `Truth`; it raises
-    `SeeallError` where that cannot be done
+    `SeeallError` where that cannot be done; None where nothing is known of a picture
     repairs: (picture or file, what was wrong and what was made of it), one for each thing mended
     """
 
@@ -83,6 +83,11 @@ class Annotated:
     def subset(self, rows: Sequence[int]) -> Annotated:
         """The pictures at `rows`, in that order."""
         return dataclasses.replace(self, pictures=self.pictures.subset(rows), notes=[self.notes[i] for i in rows])
+
+    def known(self) -> Annotated:
+        """Those of which something is known: whose note is not None."""
+        rows = [i for i, note in enumerate(self.notes) if note is not None]
+        return self if len(rows) == len(self) else self.subset(rows)
 
     def split(self, name: str) -> Annotated:
         """The pictures of one split; empty where there is none of that name."""

@@ -81,4 +81,5 @@ class TwoStream(nn.Module):
         pairs = frames[:, :-1].flatten(0, 1), frames[:, 1:].flatten(0, 1)
         vectors = enlarged(self.flow.network(*pairs)[0].float(), x.shape[-2:]) / self.bound  # type: ignore[operator]
         seen = torch.cat([vectors, vectors.square().sum(1, keepdim=True).sqrt()], 1).clamp(-1, 1) * _RANGE
-        return seen.unflatten(0, (len(x), -1)).transpose(1, 2).to(x.dtype)
+        clips: Tensor = seen.view(len(x), -1, *seen.shape[1:]).transpose(1, 2).to(x.dtype)
+        return clips

@@ -11,6 +11,9 @@ With p the softmax of the logits, y_i the class of pixel i and g_i(c) = 1 where 
                     π sorts m downwards, and Δ(M) is 1 - the Jaccard index of c if the pixels of M alone were wrong
                     (Berman, Rannen Triki and Blaschko 2018, arXiv:1705.08790, eq. 8 to 11 and Alg. 1)
 
+    relaxed         Σ_i -log Σ_{c in N(i)} p_i(c) / n, N(i) the classes within `border` pixels of i, n pixels
+                    (Zhu et al. 2019, arXiv:1812.01593, eq. 5: at an edge, either side will do)
+
 The means are over the classes that the pixels have. Departures: the focal loss is a mean, as the cross-entropy is,
 where the paper divides by the number of objects; Dice is of many classes where V-Net's is of two.
 
@@ -31,7 +34,7 @@ from seeall.catalog import suggest
 from seeall.data.annotations.truth import IGNORE
 from seeall.types import SeeallError
 
-LOSSES = ("cross-entropy", "focal", "dice", "lovasz")
+LOSSES = ("cross-entropy", "focal", "dice", "lovasz", "relaxed")
 WEIGHED = ("cross-entropy", "focal")
 """Those that heed weights of classes; the others count every class alike."""
 
@@ -99,6 +102,18 @@ def lovasz(logits: Tensor, target: Tensor, *, per_picture: bool = False, present
         return _mean(each, counted.any(2)[:, 0])
 
 
+def relaxed(logits: Tensor, target: Tensor, *, border: int = 1) -> Tensor:
+    """logits: (B, K, H, W), target: (B, H, W) int64 → scalar. border: px, as wide as edges may be mistaken."""
+    logits = _checked(logits, target)
+    with torch.autocast(logits.device.type, enabled=False):
+        counted = target != IGNORE
+        classes = torch.arange(logits.shape[1], device=target.device)[:, None, None]
+        near = F.max_pool2d((target[:, None] == classes).to(logits.dtype), 2 * border + 1, 1, border) > 0
+        near |= ~counted[:, None]  # what counts for nothing must not become infinite
+        cost = logits.logsumexp(1) - logits.masked_fill(~near, -torch.inf).logsumexp(1)
+        return (cost * counted).sum() / counted.sum().clamp(min=1)
+
+
 def _jaccard_slope(is_class: Tensor, dtype: torch.dtype) -> Tensor:
     """By how much the Jaccard loss of a class grows with each pixel that is wrong, one after the other.
 
@@ -144,9 +159,10 @@ class SegmentationLoss(nn.Module):
         balance: "median" weighs classes in cross-entropy and focal loss by median frequency over frequency, as
             SegNet does (Eigen and Fergus 2015, arXiv:1411.4734, section 6.3.2); see `set_counts`.
         gamma: of the focal loss.
+        border: px, of the relaxed one.
 
     Raises:
-        SeeallError: a name is unknown or twice there, a factor or gamma is no such number, `then` and `switch`
+        SeeallError: a name is unknown or twice there, a factor, gamma or border is no such number, `then` and `switch`
             are not both given, or `balance` has no loss to weigh.
     """
 
@@ -160,6 +176,7 @@ class SegmentationLoss(nn.Module):
         switch: int | None = None,
         balance: Literal["none", "median"] = "none",
         gamma: float = 2.0,
+        border: int = 1,
     ) -> None:
         super().__init__()
         if (then is None) != (switch is None):
@@ -169,13 +186,15 @@ class SegmentationLoss(nn.Module):
             raise SeeallError(f"segmentation: switch is {switch}: choose an epoch from 1 on")
         if not 0 <= gamma < math.inf:
             raise SeeallError(f"segmentation: gamma is {gamma}: choose 0 or more; 2 is usual")
+        if border < 1:
+            raise SeeallError(f"segmentation: border is {border}: choose 1 px or more")
         if balance not in ("none", "median"):
             raise SeeallError(f"segmentation: balance is {balance!r}: {suggest(balance, ('none', 'median'))}")
         self.first, self.second = _parts(loss), _parts(then) if then is not None else {}
         self.names = [*self.first, *(name for name in self.second if name not in self.first)]
         if balance == "median" and not set(WEIGHED) & set(self.names):
             raise SeeallError(f"segmentation: balance weighs {' and '.join(WEIGHED)} alone; {loss!r} has neither")
-        self.switch, self.balance, self.gamma = switch, balance, gamma
+        self.switch, self.balance, self.gamma, self.border = switch, balance, gamma, border
         self.register_buffer("weights", None, persistent=False)
 
     def set_counts(self, counts: Tensor) -> None:
@@ -216,6 +235,8 @@ class SegmentationLoss(nn.Module):
             return cross_entropy(logits, target, self.weights)
         if name == "focal":
             return focal(logits, target, gamma=self.gamma, weights=self.weights)
+        if name == "relaxed":
+            return relaxed(logits, target, border=self.border)
         return dice(logits, target) if name == "dice" else lovasz(logits, target)
 
 

@@ -16,6 +16,8 @@ from seeall.data.annotations.check import check, sheet
 from seeall.data.annotations.draw import draw, palette
 from seeall.data.annotations.layouts import find_annotated
 from seeall.data.annotations.truth import Truth
+from seeall.data.motion.actions import find_actions
+from seeall.data.motion.pairs import find_pairs
 from seeall.types import SeeallError
 
 
@@ -39,7 +41,7 @@ def odd(tmp_path: Path, three: list[Any]) -> Path:
 
 
 def test_findings(odd: Path) -> None:
-    found = check(str(odd), "detection")
+    found = check(find_annotated(str(odd), "detection"))
     assert found.pictures == {"train": 4, "test": 2} and found.unit == "things"
     assert {name: kind.count for name, kind in found.kinds.items()} == {
         "picture without annotation taken as empty": 3,
@@ -63,7 +65,7 @@ def test_nothing_odd() -> None:
     for task, unit in (
         ("classification", "pictures"), ("detection", "things"), ("instance", "things"), ("segmentation", "pixels"),
     ):  # fmt: skip
-        found = check("scenes:n=16,size=32,identities=16", task)
+        found = check(find_annotated("scenes:n=16,size=32,identities=16", task))
         assert found.unit == unit and found.lines()[-1] == "nothing odd found" and not found.kinds
         assert found.pictures == {"all": 16}
     assert int(found.balance["all"].sum()) == 16 * 32 * 32
@@ -72,11 +74,11 @@ def test_nothing_odd() -> None:
 def test_examples_are_few_and_settings_are_passed_on(odd: Path) -> None:
     for k in range(9):
         shutil.copy(odd / "test/images/c.png", odd / f"test/images/g{k}.png")
-    found = check(str(odd), "detection", names="a,b")
+    found = check(find_annotated(str(odd), "detection", names="a,b"))
     assert list(found.annotated.classes) == ["a", "b"]
     assert found.kinds["same picture twice"].count == 10 and len(found.kinds["same picture twice"].examples) == 5
     with pytest.raises(SeeallError, match="class 1, but names are given for 0 to 0"):
-        check(str(odd), "detection", names="a")
+        check(find_annotated(str(odd), "detection", names="a"))
 
 
 def test_a_sheet(odd: Path) -> None:
@@ -100,6 +102,35 @@ def test_a_sheet_among_the_data_is_refused(
         assert not (odd / name).exists()
     outside = tmp_path_factory.mktemp("outside") / "sheet.png"
     assert ssl("data", "check", odd, "--task", "detection", "--sheet", outside)[0] == 0 and outside.exists()
+
+
+def test_motion(ssl: Callable[..., tuple[int, str, str]], tmp_path: Path) -> None:
+    for k, (name, length) in enumerate((("run/x", 12), ("run/y", 1), ("walk/x", 6))):
+        (tmp_path / "clips" / name).mkdir(parents=True)
+        for t in range(length):
+            Image.new("RGB", (40, 36), (9 * t, k, 0)).save(tmp_path / "clips" / name / f"{t}.png")
+    found = check(find_actions(str(tmp_path / "clips"), frames_fps=8))
+    assert sorted(found.frames) == [1, 6, 12] and found.balance["all"].tolist() == [2, 1]
+    assert {name: kind.count for name, kind in found.kinds.items()} == {"clip of one frame, in which nothing moves": 1}
+    assert found.lines()[0] == "3 clips (all 3), 2 classes"
+
+    world = find_pairs("scenes:n=3,size=48,frames=3")
+    found = check(world)
+    true = [world.truth(i, 48, 48).motion for i in range(len(world))]
+    assert np.allclose(found.speeds, [np.sqrt((field.vectors**2).sum(2)).mean() for field in true if field])
+    assert found.lines()[0] == "6 pairs (all 6)" and found.lines()[-1] == "nothing odd found"
+
+    sheet_file = tmp_path / "sheet.png"
+    for task, data in (
+        ("flow", "scenes:n=3,size=48,frames=3"),
+        ("action", str(tmp_path / "clips")),
+        ("video-segmentation", "scenes:n=2,size=48,frames=3"),
+    ):
+        code, out, err = ssl("data", "check", data, "--task", task, "--sheet", sheet_file, "--overwrite", "--json")
+        assert code == 0, err
+        assert json.loads(out)["pictures"]["all"] == {"flow": 6, "action": 3, "video-segmentation": 6}[task]
+        with Image.open(sheet_file) as saved:
+            assert saved.width > 480
 
 
 def test_drawing() -> None:

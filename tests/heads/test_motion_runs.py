@@ -190,8 +190,3 @@ def test_settings_that_are_listed_can_be_typed_back(model: str) -> None:
         for n, (_, d) in catalog.settings(t).items()
     ]
     assert catalog.resolve(roles, listed)
-
-
-def test_data_of_motion_are_not_checked_as_if_still(ssl: Ssl) -> None:
-    code, _, err = ssl("data", "check", WORLDS["flow"], "--task", "flow")
-    assert code == 2 and "only still pictures are checked so" in err

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,8 @@ from PIL import Image, ImageOps
 from seeall.console import bar
 from seeall.data.annotations.draw import draw
 from seeall.data.annotations.examples import scaled
-from seeall.data.annotations.layouts import find_annotated
-from seeall.data.annotations.truth import IGNORE, Annotated
-from seeall.data.decode import Unreadable
+from seeall.data.annotations.truth import IGNORE, Annotated, Truth
+from seeall.data.decode import Pixels, Unreadable
 from seeall.data.pixels import cores, in_order
 from seeall.types import SeeallError
 
@@ -28,6 +27,7 @@ _CELL = 480
 MOST = 12
 """Pictures on a sheet."""
 _GAP = 8
+Drawn = Callable[[Pixels, Truth, Sequence[str]], Pixels]
 _QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
 
 
@@ -52,30 +52,41 @@ class Findings:
     pictures: split → pictures; the split is "all" where there are none · kinds: what is odd → how often and where
     unit: what `balance` counts, pictures, things or pixels · balance: split → (K,) of each class
     sizes, ratios: (M,) of boxes: root of the area as a share of the picture's; width by height
+    frames: (n,) of clips · speeds: (n,) of flow, the mean of each pair, px
     """
 
     annotated: Annotated
-    task: str
     pictures: dict[str, int]
     kinds: dict[str, Kind]
     unit: str
     balance: dict[str, NDArray[np.int64]]
     sizes: NDArray[np.float64]
     ratios: NDArray[np.float64]
+    frames: NDArray[np.float64]
+    speeds: NDArray[np.float64]
 
     def lines(self) -> list[str]:
         """All of it in words."""
         classes, total = self.annotated.classes, max(1, sum(int(part.sum()) for part in self.balance.values()))
         splits = ", ".join(f"{name} {n}" for name, n in self.pictures.items())
-        said = [f"{len(self.annotated)} pictures ({splits}), {len(classes)} classes", "", f"{self.unit} of each class"]
+        what = "pairs" if "flow" in self.annotated.knows else "clips" if len(self.frames) else "pictures"
+        said = [f"{len(self.annotated)} {what} ({splits})" + (f", {len(classes)} classes" if classes else "")]
         wide = max(map(len, classes), default=0)
-        said.append("  ".join([" " * wide, *(f"{name:>11}" for name in self.balance), "  share"]))
+        if classes:
+            said += ["", f"{self.unit} of each class"]
+            said.append("  ".join([" " * wide, *(f"{name:>11}" for name in self.balance), "  share"]))
         for k, name in enumerate(classes):
             row = [int(part[k]) for part in self.balance.values()]
             said.append("  ".join([f"{name:{wide}}", *(f"{n:>11,}" for n in row), f"{100 * sum(row) / total:6.2f}%"]))
-        if len(self.sizes):
-            said += ["", f"boxes, {len(self.sizes)}" + " " * 14 + "  ".join(f"{100 * q:>4.0f}%" for q in _QUANTILES)]
-            for name, values in (("root of the area's share", self.sizes), ("width by height", self.ratios)):
+        rows = {
+            f"boxes, {len(self.sizes)}": (("root of the area's share", self.sizes), ("width by height", self.ratios)),
+            f"clips, {len(self.frames)}": (("frames", self.frames),),
+            f"pairs, {len(self.speeds)}": (("mean speed, px", self.speeds),),
+        }
+        for title, measures in rows.items():
+            if len(measures[0][1]):
+                said += ["", f"{title:26}" + "  ".join(f"{100 * q:>4.0f}%" for q in _QUANTILES)]
+            for name, values in measures if len(measures[0][1]) else ():
                 said.append(f"{name:26}" + "  ".join(f"{v:5.2f}" for v in np.quantile(values, _QUANTILES)))
         said += ["", *([] if self.kinds else ["nothing odd found"])]
         for name, kind in self.kinds.items():
@@ -90,8 +101,10 @@ class Findings:
             "classes": list(self.annotated.classes),
             "unit": self.unit,
             "balance": {split: part.tolist() for split, part in self.balance.items()},
-            "sizes": np.quantile(self.sizes, _QUANTILES).tolist() if len(self.sizes) else [],
-            "ratios": np.quantile(self.ratios, _QUANTILES).tolist() if len(self.ratios) else [],
+            **{
+                name: np.quantile(values, _QUANTILES).tolist() if len(values := getattr(self, name)) else []
+                for name in ("sizes", "ratios", "frames", "speeds")
+            },
             "findings": {name: {"count": kind.count, "examples": kind.examples} for name, kind in self.kinds.items()},
         }
 
@@ -106,14 +119,12 @@ class _Seen:
     boxes: NDArray[np.float64]
     area: int = 1
     empty: bool = False
+    frames: int | None = None
+    speed: float | None = None
 
 
-def check(data: str, task: str, **settings: Any) -> Findings:
-    """Read all pictures of `data` and their truth. settings: those of `find_annotated`.
-
-    Raises: SeeallError for what would end a training before it begins.
-    """
-    annotated = find_annotated(data, task, **settings)
+def check(annotated: Annotated) -> Findings:
+    """Read all pictures and their truth; of clips, all of their frames."""
     own = annotated.pictures.splits
     splits = [s or "in no split" for s in own] if own else ["all"] * len(annotated)
     kinds: dict[str, Kind] = {}
@@ -123,6 +134,7 @@ def check(data: str, task: str, **settings: Any) -> Findings:
     names = sorted(set(splits), key=lambda s: ("train", "val", "test").index(s) if s in ("train", "val", "test") else 3)
     balance = {name: np.zeros(len(annotated.classes), np.int64) for name in names}
     boxes, ratios, first = list[NDArray[np.float64]](), list[NDArray[np.float64]](), dict[str, int]()
+    frames, speeds = list[int](), list[float]()
     with bar("checking pictures", len(annotated)) as progress:
         for i, seen in enumerate(in_order(lambda i: _look(annotated, i), range(len(annotated)), cores())):
             progress.update(1)
@@ -137,6 +149,12 @@ def check(data: str, task: str, **settings: Any) -> Findings:
             balance[splits[i]] += seen.counts
             if seen.empty:
                 kinds.setdefault("picture with nothing in it", Kind()).add(id, "")
+            if seen.frames is not None:
+                frames.append(seen.frames)
+                if seen.frames < 2:
+                    kinds.setdefault("clip of one frame, in which nothing moves", Kind()).add(id, "")
+            if seen.speed is not None:
+                speeds.append(seen.speed)
             sides = seen.boxes[:, 2:] - seen.boxes[:, :2]
             boxes.append(np.sqrt(sides.prod(1) / seen.area))
             ratios.append(sides[:, 0] / sides[:, 1])
@@ -146,7 +164,9 @@ def check(data: str, task: str, **settings: Any) -> Findings:
     unit = "pictures" if "label" in annotated.knows else "pixels" if "semantic" in annotated.knows else "things"
     pictures = {name: splits.count(name) for name in names}
     sizes, shapes = (np.concatenate([np.zeros(0), *parts]) for parts in (boxes, ratios))
-    return Findings(annotated, task, pictures, kinds, unit, balance, sizes, shapes)
+    return Findings(
+        annotated, pictures, kinds, unit, balance, sizes, shapes, np.array(frames, float), np.array(speeds, float)
+    )
 
 
 def _look(annotated: Annotated, i: int) -> _Seen:
@@ -156,12 +176,18 @@ def _look(annotated: Annotated, i: int) -> _Seen:
     try:
         if isinstance(key, str):
             digest = hashlib.sha256(Path(key).read_bytes()).hexdigest()
-        height, width = annotated.pictures.read(i).shape[:2]
+        pixels = annotated.pictures.read(i)
+        height, width = pixels.shape[-3:-1]
         truth = annotated.truth(i, height, width)
     except (Unreadable, OSError) as fault:
         return _Seen(digest, ("picture cannot be read", str(fault)), none, no_boxes)
     except SeeallError as fault:
         return _Seen(digest, ("annotation cannot be used", str(fault)), none, no_boxes)
+    if truth.motion is not None:
+        speeds = np.hypot(*np.moveaxis(truth.motion.vectors[truth.motion.known], 1, 0))
+        return _Seen(
+            digest, None, none, no_boxes, speed=float(speeds.mean()) if len(speeds) else None, empty=not len(speeds)
+        )
     if truth.label is not None:
         counted = np.array([truth.label])
     elif truth.semantic is not None:
@@ -171,15 +197,18 @@ def _look(annotated: Annotated, i: int) -> _Seen:
     counts = np.bincount(counted.ravel(), minlength=len(none)).astype(np.int64)
     background = truth.semantic is not None and annotated.classes[0] == "background"
     empty = not counts[1 if background else 0 :].any()
-    return _Seen(digest, None, counts, truth.boxes.astype(np.float64), height * width, empty)
+    frames = len(pixels) if "frames" in annotated.knows else None
+    return _Seen(digest, None, counts, truth.boxes.astype(np.float64), height * width, empty, frames)
 
 
-def sheet(annotated: Annotated, rows: Sequence[int]) -> Image.Image:
+def sheet(annotated: Annotated, rows: Sequence[int], drawn: Drawn = draw) -> Image.Image:
     """The pictures at `rows`, at most 12, in a grid, with their truth drawn; those that cannot be read are left out.
+
+    drawn: a picture, its truth and the names of the classes → what is shown; of clips, the frame in the middle
 
     Raises: SeeallError where none of them can be read.
     """
-    cells = [cell for i in list(rows)[:MOST] if (cell := _cell(annotated, i)) is not None]
+    cells = [cell for i in list(rows)[:MOST] if (cell := _cell(annotated, i, drawn)) is not None]
     if not cells:
         raise SeeallError(f"{annotated.pictures.source}: none of the pictures chosen for the sheet can be read")
     columns = min(len(cells), 4 if len(cells) > 6 else 3)
@@ -195,14 +224,15 @@ def sheet(annotated: Annotated, rows: Sequence[int]) -> Image.Image:
     return paper
 
 
-def _cell(annotated: Annotated, i: int) -> Image.Image | None:
+def _cell(annotated: Annotated, i: int, drawn: Drawn) -> Image.Image | None:
     """One picture with its truth, at the size of the sheet."""
     try:
         pixels = annotated.pictures.read(i)
+        pixels = pixels[(len(pixels) - 1) // 2] if pixels.ndim == 4 else pixels
         before = pixels.shape[0], pixels.shape[1]
         truth = annotated.truth(i, *before)
     except (Unreadable, SeeallError):
         return None
     picture = ImageOps.contain(Image.fromarray(pixels), (_CELL, _CELL), Image.Resampling.BICUBIC)
     after = picture.height, picture.width
-    return Image.fromarray(draw(np.array(picture), scaled(truth, before, after), annotated.classes))
+    return Image.fromarray(drawn(np.array(picture), scaled(truth, before, after), annotated.classes))

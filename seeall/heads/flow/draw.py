@@ -6,6 +6,8 @@ stronger a colour the faster, up to a speed that is written on the wheel.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -13,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 from torchvision.utils import flow_to_image
 
+from seeall.data.annotations.truth import Truth
 from seeall.data.decode import Pixels
 from seeall.data.motion.fields import Field
 from seeall.metrics.flow import errors_of
@@ -50,6 +53,14 @@ def wheel(side: int, scale: float) -> Pixels:
     font = ImageFont.load_default(max(9.0, side / 8))
     ImageDraw.Draw(paper).text((side - 2, side - 1), f"{scale:.3g} px", (0, 0, 0), font, anchor="rs")
     return np.asarray(paper)
+
+
+def on_the_frame(frame: Pixels, truth: Truth, classes: Sequence[str]) -> Pixels:
+    """(H, W, 3), and beside it what is known of how it moves."""
+    if truth.motion is None:
+        return frame
+    moving = coloured(truth.motion.vectors, fastest(truth.motion.vectors), truth.motion.known)
+    return np.concatenate([frame, moving], 1)
 
 
 def put_back(second: Pixels, vectors: NDArray[np.float32]) -> Pixels:

@@ -31,6 +31,7 @@ def main() -> None:
     parser.add_argument("--start", default="none")
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--more", type=int, default=5)
+    parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--set", action="append", default=[])
@@ -45,8 +46,8 @@ def main() -> None:
                 start = time.monotonic()
                 finetune(
                     str(args.camvid), Path(scratch) / "run", task="segmentation", model=model, start=args.start,
-                    backbone=args.backbone, image_size=SIZE, epochs=args.epochs, lr=args.lr, seed=args.seed,
-                    set=(*then, *args.set), overwrite=True,
+                    backbone=args.backbone, image_size=SIZE, epochs=args.epochs, batch_size=args.batch_size,
+                    lr=args.lr, seed=args.seed, set=(*then, *args.set), overwrite=True,
                 )  # fmt: skip
                 seconds = time.monotonic() - start
                 figures = examine(Path(scratch) / "run", str(args.camvid)).figures

@@ -1,6 +1,6 @@
 """Flow learnt from drawn pairs alone, asked of drawn pairs that are new, and of real ones.
 
-    python benchmarks/flow.py MIDDLEBURY [--only flownets] [--steps 4000] [--json FILE]
+    python benchmarks/flow.py MIDDLEBURY [--only flownets] [--steps 4000] [--keep FOLDER] [--json FILE]
 
 MIDDLEBURY is a folder with NAME/frame10.png, frame11.png and flow10.flo. FlowNetS and FlowNetC, at a quarter of the
 paper's width, learn from pairs of the synthetic world, one to three frames apart, in windows of 96 px. End-point
@@ -38,13 +38,14 @@ def main() -> None:
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--set", action="append", default=[])
+    parser.add_argument("--keep", type=Path, help="where the runs are left")
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     log.setLevel("ERROR")
     found: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory(prefix="flow-") as scratch:
         for model in args.only.split(","):
-            start, out = time.monotonic(), Path(scratch) / model
+            start, out = time.monotonic(), (args.keep or Path(scratch)) / model
             finetune(
                 LEARN, out, task="flow", model=model, start="none", val=NEW, image_size=96, steps=args.steps,
                 lr=args.lr, seed=args.seed, set=("gap=1-3", *WAYS[model], *args.set),

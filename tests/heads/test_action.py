@@ -15,7 +15,7 @@ from seeall.backbones.load import build as build_backbone
 from seeall.data.annotations.examples import Example, load
 from seeall.data.annotations.truth import Truth
 from seeall.data.decode import Unreadable
-from seeall.data.motion.actions import clips_in, find_actions
+from seeall.data.motion.actions import clips_in, find_actions, pictured
 from seeall.data.motion.movie import Movie
 from seeall.data.pictures import find
 from seeall.heads import build
@@ -168,6 +168,22 @@ def test_clips_of_the_synthetic_world() -> None:
     found = find_actions("scenes:n=16,size=32,frames=8,labels=action")
     assert len(found) == 16 and "left" in found.classes and found.pictures.read(3).shape == (8, 32, 32, 3)
     assert len(clips_in(find("scenes:n=3,size=32,frames=6"))) == 3
+
+
+def test_the_true_flow_of_the_synthetic_world_as_a_clip() -> None:
+    world = "scenes:n=6,size=32,frames=5,labels=action,actions=left+right"
+    found, frames = find_actions(world, sees="flow"), find_actions(world)
+    assert found.classes == frames.classes and len(found) == len(frames)
+    for i in range(len(found)):
+        clip = found.pictures.read(i)
+        assert clip.shape == (4, 32, 32, 3) and clip.dtype == np.uint8
+        moving = clip[..., 2] > 132
+        right = frames.classes[found.truth(i, 32, 32).label or 0] == "right"
+        assert moving.any() and (clip[..., 0][moving].mean() > 128) == right
+    vectors = np.float32([[[0, 0], [0.0625, -0.5]]])
+    assert pictured(vectors).tolist() == [[[128, 128, 128], [192, 1, 255]]]
+    with pytest.raises(SeeallError, match="of the synthetic world alone"):
+        find_actions("clips", sees="flow")
 
 
 def test_a_broken_stream_is_reported_and_others_are_learnt_from(tmp_path: Path) -> None:

@@ -7,36 +7,50 @@ frames a second are taken, by their time stamps, so that a variable frame rate i
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import itertools
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from seeall.console import log
+from seeall.data import scenes
 from seeall.data.annotations.truth import Annotated, Truth
 from seeall.data.clips import clips
 from seeall.data.decode import Pixels
 from seeall.data.motion.pairs import stacked
 from seeall.data.pictures import Pictures
 from seeall.data.pictures import find as find_pictures
+from seeall.data.scenes.flow import flow
 from seeall.data.video import Frame
 from seeall.types import SeeallError
 
+_BOUND = 1 / 8
 
-def find_actions(data: str, *, fps: float = 8.0, frames_fps: float = 24.0) -> Annotated:
+
+def find_actions(
+    data: str, *, fps: float = 8.0, frames_fps: float = 24.0, sees: Literal["frames", "flow"] = "frames"
+) -> Annotated:
     """The clips that `data` names, each with its label; `pictures.read` gives its frames, (T, H, W, 3).
 
     data: a folder of videos or of folders of frames, a manifest of videos, or scenes:… with frames above 1
     fps: frames a second that are taken · frames_fps: frames a second of folders of frames, which do not say
+    sees: what a clip shows: its frames, or, of the synthetic world, the exact flow from each to the next, as `pictured`
 
     Raises: SeeallError where there are no clips, or no labels, or only one.
     """
+    if sees == "flow" and data != "scenes" and not data.startswith("scenes:"):
+        raise SeeallError(f"{data}: the true flow is known of the synthetic world alone; see the model two-stream")
     for name, value in (("fps", fps), ("frames_fps", frames_fps)):
         if not 0 < value < 1000:
             raise SeeallError(f"setting {name!r} is {value}: choose frames a second, above 0")
     pictures = find_pictures(data, rate=fps)
     taken = clips_in(pictures, fps, frames_fps)
+    if sees == "flow":
+        taken = dataclasses.replace(taken, reader=functools.partial(_moving, scenes.parse(data)))
     labels = [_label(pictures, rows[0]) for rows in taken.keys]
     classes = sorted({label for label in labels if label is not None})
     if None in labels or len(classes) < 2:
@@ -76,6 +90,20 @@ def clips_in(pictures: Pictures, fps: float = 8.0, frames_fps: float = 24.0) -> 
 
 def _read(pictures: Pictures, rows: Sequence[int], shortest: int | None) -> Pixels:
     return stacked([pictures.read(i, shortest) for i in rows])
+
+
+def _moving(world: scenes.Scenes, rows: Sequence[int], shortest: int | None) -> Pixels:
+    scene = [world.scene(i) for i in rows]
+    fields = [flow(one, other, world.size)[0] for one, other in itertools.pairwise(scene)]
+    return np.stack([pictured((vectors / world.size).astype(np.float32)) for vectors in fields])
+
+
+def pictured(vectors: NDArray[np.float32]) -> Pixels:
+    """Flow (H, W, 2), in sides of the picture → (H, W, 3) uint8: to the right, down, and the speed; 128 is none, and
+    what moves by an eighth of a side or more has 1 or 255.
+    """
+    seen = np.concatenate([vectors, np.linalg.norm(vectors, axis=2, keepdims=True)], 2)
+    return np.round(128 + 127 * np.clip(seen / _BOUND, -1, 1)).astype(np.uint8)
 
 
 def _label(pictures: Pictures, row: int) -> str | None:

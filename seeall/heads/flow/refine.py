@@ -21,8 +21,8 @@ from seeall.types import SeeallError
 
 _UNIT = 20.0
 """What an output of 1 means, px, so that outputs are small numbers."""
-_WEIGHTS = (0.005, 0.01, 0.02, 0.08, 0.32)
-"""Of the finest scale, the next coarser one, …; coarser ones still weigh as the last."""
+_WEIGHTS = (1, 2, 4, 16, 64)
+"""Of a place at the finest scale, the next coarser one, …; of coarser ones still as of the last."""
 _NARROWEST, _FIRST = 16, 1e-3
 
 
@@ -75,20 +75,22 @@ def _cut(x: Tensor, like: Tensor) -> Tensor:
 
 
 def cost(flows: Sequence[Tensor], true: Tensor, known: Tensor) -> Tensor:
-    """Σₗ wₗ · the mean end-point error at scale l, px, over places some of whose pixels' flow is known.
+    """Σₗ wₗ nₗ / n₀ · the mean end-point error at scale l, px, over places some of whose pixels' flow is known.
+
+    nₗ: places of scale l, as the authors' losses are sums over places, a scale having a quarter of the next finer one's
 
     flows: (B, 2, hₗ, wₗ), finest first · true: (B, 2, H, W) px · known: (B, H, W); at a scale the truth is the mean of
     what is known within a place
     """
     share = known[:, None].to(true.dtype)
-    total = true.new_zeros(())
+    total, finest = true.new_zeros(()), flows[0][0, 0].numel()
     for k, flow in enumerate(flows):
         size = (flow.shape[-2], flow.shape[-1])
         there = F.adaptive_avg_pool2d(share, size)
         mean = F.adaptive_avg_pool2d(true * share, size) / there.clamp(min=1e-6)
         error = (flow - mean).square().sum(1).clamp(min=1e-12).sqrt()
         counts = there[:, 0] > 0
-        weight = _WEIGHTS[min(k, len(_WEIGHTS) - 1)]
+        weight = _WEIGHTS[min(k, len(_WEIGHTS) - 1)] * counts[0].numel() / finest
         total = total + weight * (error * counts).sum() / counts.sum().clamp(min=1)
     return total
 

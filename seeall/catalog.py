@@ -32,6 +32,7 @@ BACKBONES: Table = {
     "vit_b_16": "seeall.backbones.vision:vit_b_16",
     "vit_tiny": "seeall.backbones.vision:vit_tiny",
     "flownet": "seeall.backbones.flownet:flownet",
+    "plain": "seeall.backbones.plain:plain",
 }
 OBJECTIVES: Table = {
     "simclr": "seeall.ssl.simclr:SimCLR",
@@ -77,6 +78,7 @@ MODELS: Table = {
     "inflated": "seeall.heads.action.networks:InflatedAction",
     "slowfast": "seeall.heads.action.slowfast:SlowFast",
     "per-frame": "seeall.heads.action.networks:PerFrame",
+    "transporter": "seeall.heads.keypoints.transporter:Transporter",
 }
 TASKS: Mapping[str, tuple[str, ...]] = {
     "classification": ("linear",),
@@ -85,6 +87,7 @@ TASKS: Mapping[str, tuple[str, ...]] = {
     "segmentation": ("unet", "segnet", "deconvnet", "fpn"),
     "flow": ("flownets", "flownetc", "raft"),
     "action": ("inflated", "slowfast", "per-frame"),
+    "keypoints": ("transporter",),
 }
 """Task → the models that do it, the usual one first."""
 STILL = ("classification", "detection", "instance", "segmentation")

@@ -28,6 +28,7 @@ from seeall.heads import build, kinds, tiles
 from seeall.heads.examine import as_one, as_truth, drawn
 from seeall.heads.flow.draw import beside as flow_beside
 from seeall.heads.flow.draw import fastest
+from seeall.heads.keypoints.draw import Trails
 from seeall.heads.prediction import Head, Prediction, together
 from seeall.metrics.detection import Found
 from seeall.types import SeeallError
@@ -67,8 +68,10 @@ def predict(
     head, recipe = build.load(run)
     if tile and tile < recipe.image_size // 2:
         raise SeeallError(f"--tile {tile} px are too few for a head that sees {recipe.image_size} px; choose more")
-    if tile and recipe.task == "flow":
-        raise SeeallError(f"--tile {tile}: flow is looked at whole, as things move from piece to piece")
+    if tile and recipe.task in ("flow", "keypoints"):
+        raise SeeallError(
+            f"--tile {tile}: for {recipe.task} a picture is looked at whole, as things move from piece to piece"
+        )
     kind = kinds.KINDS[recipe.task]
     found = [kind.looks_at(find(text, rate=rate or kind.rate)) for text in inputs]
     _prepare(out, overwrite, [pictures.root for pictures in found])
@@ -152,6 +155,7 @@ class _Book:
         self._taken: set[str] = set()
         self._clip, self._movie = "", Movie(out / "videos" / ".mp4")
         self._scale: float | None = None
+        self._trails = Trails()
 
     @property
     def count(self) -> int:
@@ -170,6 +174,11 @@ class _Book:
         if prediction.semantic is not None:
             entry["mask"] = f"masks/{stem}.png"
             _save_mask(self.out / "masks" / f"{stem}.png", prediction.semantic)
+        if prediction.keypoints is not None:
+            entry["keypoints"] = [
+                {"x": round(x, 2), "y": round(y, 2), "score": round(score, 6)}
+                for x, y, score in prediction.keypoints.points.tolist()
+            ]
         if prediction.found is not None:
             self._things(number, prediction.found)
         if prediction.flow is not None:
@@ -189,6 +198,8 @@ class _Book:
             if self._scale is None or when is None or when[0] != self._clip:
                 self._scale = fastest(prediction.flow)  # colours mean the same all through a clip
             return flow_beside(pixels[0], prediction.flow, self._scale)
+        if prediction.keypoints is not None:
+            return self._trails.draw(pixels, prediction.keypoints.points, when[0] if when else None)
         truth, scores = as_truth(prediction, self.score)
         return drawn(as_one(pixels), truth, self.recipe.classes, scores)
 

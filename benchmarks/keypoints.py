@@ -2,11 +2,13 @@
 
     python benchmarks/keypoints.py [--davis DAVIS] [--steps 3000] [--pictures FOLDER] [--json FILE]
 
-DAVIS is a folder with a folder of frames for each clip, or videos. Transporter learns from 300 drawn clips of one or
-two things at 64 px, from frames up to one second apart, and is asked about 60 new ones: how many keypoints on things
-are within 5 px of their true place one second later, of all and of those that go farther than that; beside them
-keypoints that do not move, and a regular grid. Then it learns from the real clips alone, at 96 px. FOLDER gets drawn.png
-and davis.png: every second frame of some clips, their keypoints, and where these have been.
+Transporter learns from 300 drawn clips of one or two things at 64 px, from frames up to one second apart, and is asked
+about 60 new ones: how many keypoints on things are within 5 px of their true place one second later, of all, and of
+those whose place is farther off than that; beside them keypoints that do not move, and a regular grid.
+
+DAVIS is a folder with NAME/frames/ and NAME/masks/ for each clip. There it learns from the frames alone, at 96 px, and
+is asked about the same frames: what share of the keypoints lies on the thing that is masked, beside that thing's share
+of the picture. FOLDER gets drawn.png and davis.png: every second frame of some clips with keypoints and trails.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import argparse
 import json
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +26,9 @@ import torch
 from PIL import Image
 
 from seeall.console import log
-from seeall.data.clips import clips
+from seeall.data.decode import Pixels
 from seeall.data.motion.stretches import frames_in
-from seeall.data.pictures import Pictures, find
+from seeall.data.pictures import find
 from seeall.heads import build
 from seeall.heads.examine import examine
 from seeall.heads.finetune import finetune
@@ -33,18 +36,20 @@ from seeall.heads.keypoints.draw import Trails
 
 WORLD = "scenes:size=64,frames=16,things=1-2"
 LEARN, NEW = f"{WORLD},n=300", f"{WORLD},n=60,first=300"
-SHOWN, EVERY, SIDE = 8, 2, 192
-"""Of a clip: frames that are shown, one of so many, and how wide, px."""
+CLIPS, SHOWN, EVERY, WIDE = 6, 8, 2, 160
+"""Of the pictures: clips, frames of each, one of how many, and how wide one is, px."""
 ROWS = (
     ("Transporter", "stays", "stays/moving", "on_things", "covered", "spread"),
-    ("not moving", "stays/still", None, "on_things", "covered", "spread"),
-    ("grid", "stays/grid", None, "on_things/grid", "covered/grid", "spread/grid"),
+    ("not moving", "stays/still", "", "on_things", "covered", "spread"),
+    ("grid", "stays/grid", "", "on_things/grid", "covered/grid", "spread/grid"),
 )
+Seen = dict[str, list[tuple[Pixels, np.ndarray, str]]]
+"""Clip → its frames in order, (H, W, 3), their keypoints, (K, 3) px, and ids."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--davis")
+    parser.add_argument("--davis", type=Path)
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--lr", type=float, default=2e-3)
@@ -55,57 +60,84 @@ def main() -> None:
     log.setLevel("ERROR")
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(prefix="keypoints-") as scratch:
-        ways = {"drawn": (LEARN, NEW, NEW, 64, 1), "davis": (args.davis, args.davis, args.davis, 96, 0)}
-        for name, (data, val, shown, size, scenes) in ways.items():
-            if data is None:
-                continue
+        ways = {"drawn": (LEARN, NEW, 64)}
+        if args.davis:
+            frames = linked(args.davis, Path(scratch) / "frames")
+            ways["davis"] = (str(frames), str(frames), 96)
+        for name, (data, asked, size) in ways.items():
             start, out = time.monotonic(), Path(scratch) / name
             finetune(
-                data, out, task="keypoints", start="none", val=val, image_size=size, steps=args.steps, lr=args.lr,
-                seed=args.seed, set=("gap=8", *(() if scenes else ("fps=24",)), *args.set),
+                data, out, task="keypoints", start="none", val=asked, image_size=size, steps=args.steps, lr=args.lr,
+                seed=args.seed, set=("gap=8", *args.set),
             )  # fmt: skip
-            seconds = time.monotonic() - start
-            figures = examine(out, val, gap=8).figures
-            print(f"{name}: {seconds:.0f} s, {figures['pictures']} stretches")
-            print(f"  mean squared error {figures['MSE']:.3f}, copying {figures['MSE/copied']:.3f}")
-            if scenes:
+            figures = examine(out, asked, gap=8).figures
+            print(f"{name}: {time.monotonic() - start:.0f} s, {figures['pictures']} stretches of clips")
+            print(f"  mean squared error {figures['MSE']:.3f}, of copying {figures['MSE/copied']:.3f}")
+            seen = look(out, asked)
+            found[name] = {**figures, "seconds": time.monotonic() - start}
+            if name == "drawn":
                 tell(figures)
-            found[name] = {**figures, "seconds": seconds}
+            else:
+                found[name]["masked"] = masked(seen, args.davis)
             if args.pictures:
                 args.pictures.mkdir(parents=True, exist_ok=True)
-                contact(out, shown).save(args.pictures / f"{name}.png")
+                sheet(list(seen.values())[:CLIPS]).save(args.pictures / f"{name}.png")
             if args.json:
                 args.json.write_text(json.dumps(found))
+
+
+def linked(davis: Path, folder: Path) -> Path:
+    """A folder that has the frames of each clip, and not the masks."""
+    folder.mkdir()
+    for clip in sorted(part for part in davis.iterdir() if (part / "frames").is_dir()):
+        (folder / clip.name).symlink_to((clip / "frames").resolve())
+    return folder
+
+
+def look(run: Path, data: str) -> Seen:
+    head: Any = build.load(run)[0]
+    pictures, seen = frames_in(find(data)), Seen()
+    for i, (clip, _) in enumerate(pictures.moments or ()):
+        pixels = pictures.read(i)
+        (said,) = head.predict([torch.from_numpy(np.array(pixels)).permute(2, 0, 1)])
+        if len(seen) < CLIPS or clip in seen:
+            seen.setdefault(clip, []).append((pixels, said.keypoints.points, pictures.ids[i]))
+    return seen
 
 
 def tell(figures: dict[str, float]) -> None:
     print(f"  {'':<13}within 5 px  of those moving  on things  things covered  apart, px")
     for name, *columns in ROWS:
-        cells = [0.0 if c is None else figures.get(c, float("nan")) for c in columns]
+        cells = [figures.get(c, 0.0) for c in columns]
         print("  {:<13}{:>11.1f}{:>17.1f}{:>11.1f}{:>16.1f}{:>11.1f}".format(name, *cells), flush=True)
 
 
-def contact(run: Path, data: str, most: int = 6) -> Image.Image:
-    """A row for each of the first clips."""
-    head, _ = build.load(run)
-    pictures = frames_in(find(data))
-    number = clips(pictures).clip
-    return Image.fromarray(np.concatenate([row(head, pictures, (number == k).nonzero()[:, 0].tolist())
-                                           for k in range(min(most, int(number.max()) + 1))]))  # fmt: skip
+def masked(seen: Seen, davis: Path) -> dict[str, tuple[float, float]]:
+    """Clip → percent of the keypoints that lie on what is masked, and of the picture that is."""
+    found = {}
+    for clip, frames in seen.items():
+        on, share = [], []
+        for _, points, name in frames:
+            mask = np.asarray(Image.open(davis / clip / "masks" / f"{Path(name).stem}.png").convert("L")) > 0
+            x, y = (points[:, k].astype(int).clip(0, mask.shape[1 - k] - 1) for k in (0, 1))
+            on.append(mask[y, x].mean())
+            share.append(mask.mean())
+        found[clip] = (100 * float(np.mean(on)), 100 * float(np.mean(share)))
+        here, everywhere = found[clip]
+        print(f"  {clip:<13}{here:.1f} % of the keypoints on the thing, {everywhere:.1f} % of the picture")
+    return found
 
 
-def row(head: Any, pictures: Pictures, rows: list[int]) -> np.ndarray:
-    trails, shown = Trails(), []
-    for i in rows[: SHOWN * EVERY]:
-        pixels = pictures.read(i)
-        (said,) = head.predict([torch.from_numpy(np.array(pixels)).permute(2, 0, 1)])
-        shown.append(trails.draw(pixels, said.keypoints.points, "clip"))
-    small = [Image.fromarray(one).resize((SIDE, round(SIDE * one.shape[0] / one.shape[1]))) for one in shown[1::EVERY]]
-    blank = [Image.new("RGB", small[0].size)] * (SHOWN - len(small))
-    tall = max(SIDE, small[0].height)
-    return np.concatenate(
-        [np.pad(np.asarray(one), ((0, tall - one.height), (0, 0), (0, 0))) for one in small + blank], 1
-    )
+def sheet(clips: Sequence[list[tuple[Pixels, np.ndarray, str]]]) -> Image.Image:
+    """A row for each clip."""
+    rows = []
+    for frames in clips:
+        trails = Trails()
+        drawn = [trails.draw(pixels, points, "clip") for pixels, points, _ in frames[: SHOWN * EVERY]][::EVERY]
+        high = round(WIDE * drawn[0].shape[0] / drawn[0].shape[1])
+        rows.append(np.concatenate([np.asarray(Image.fromarray(one).resize((WIDE, high))) for one in drawn], 1))
+    widest = max(one.shape[1] for one in rows)
+    return Image.fromarray(np.concatenate([np.pad(one, ((0, 4), (0, widest - one.shape[1]), (0, 0))) for one in rows]))
 
 
 if __name__ == "__main__":

@@ -55,7 +55,8 @@ def predict(
 
     `out/pictures/` what was seen, drawn, small pictures enlarged · `out/videos/` the same as mp4, for clips
     `out/masks/` PNG, a class for each pixel · `out/flow/` .flo, from each frame to the next one of its clip
-    `out/predictions.json` COCO's layout for things, one entry a picture otherwise
+    `out/predictions.json` COCO's layout for things, one entry a picture otherwise; the k-th of the keypoints
+    is the same in every picture
     `out/skipped.csv` pictures that could not be read, and why, if there were any
 
     inputs: files, folders, manifests, videos, scenes:… · score: the least of things that are drawn; all found are in

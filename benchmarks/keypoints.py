@@ -4,7 +4,8 @@
 
 Transporter learns from 300 drawn clips of one or two things at 64 px, from frames up to one second apart, and is asked
 about 60 new ones: how many keypoints on things are within 5 px of their true place one second later, of all, and of
-those whose place is farther off than that; beside them keypoints that do not move, and a regular grid.
+those whose place is farther off than that, and how many are on the same thing at all; beside them keypoints that do not
+move, and a regular grid.
 
 DAVIS is a folder with NAME/frames/ and NAME/masks/ for each clip. There it learns from the frames alone, at 96 px, and
 is asked about the same frames: what share of the keypoints lies on the thing that is masked, beside that thing's share
@@ -39,9 +40,9 @@ LEARN, NEW = f"{WORLD},n=300", f"{WORLD},n=60,first=300"
 CLIPS, SHOWN, EVERY, WIDE = 6, 8, 2, 160
 """Of the pictures: clips, frames of each, one of how many, and how wide one is, px."""
 ROWS = (
-    ("Transporter", "stays", "stays/moving", "on_things", "covered", "spread"),
-    ("not moving", "stays/still", "", "on_things", "covered", "spread"),
-    ("grid", "stays/grid", "", "on_things/grid", "covered/grid", "spread/grid"),
+    ("Transporter", "stays", "stays/moving", "kept", "on_things", "covered", "spread"),
+    ("not moving", "stays/still", "", "kept/still", "on_things", "covered", "spread"),
+    ("grid", "stays/grid", "", "kept/grid", "on_things/grid", "covered/grid", "spread/grid"),
 )
 Seen = dict[str, list[tuple[Pixels, np.ndarray, str]]]
 """Clip → its frames in order, (H, W, 3), their keypoints, (K, 3) px, and ids."""
@@ -106,10 +107,10 @@ def look(run: Path, data: str) -> Seen:
 
 
 def tell(figures: dict[str, float]) -> None:
-    print(f"  {'':<13}within 5 px  of those moving  on things  things covered  apart, px")
+    print(f"  {'':<13}within 5 px  of those moving  on their thing  on things  things covered  apart, px")
     for name, *columns in ROWS:
         cells = [figures.get(c, 0.0) for c in columns]
-        print("  {:<13}{:>11.1f}{:>17.1f}{:>11.1f}{:>16.1f}{:>11.1f}".format(name, *cells), flush=True)
+        print("  {:<13}{:>11.1f}{:>17.1f}{:>16.1f}{:>11.1f}{:>16.1f}{:>11.1f}".format(name, *cells), flush=True)
 
 
 def masked(seen: Seen, davis: Path) -> dict[str, tuple[float, float]]:

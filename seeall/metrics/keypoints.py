@@ -6,14 +6,16 @@ flow. In percent, and px:
 
     stays          of the keypoints on things that can still be seen in b, those within 5 px of their true place
     stays/moving   the same of those whose true place is over 5 px away: who does not move has 0
+    kept           of those that `stays` is about, those on the same thing in b: within 1 px of where one of its pixels
+                   is there. A thing that turns under its keypoints keeps them
     error          how far these keypoints, moving or not, are from their true place, px
     on_things      of all keypoints, those on things
     covered        of all things, those with a keypoint on them
     spread         how far the nearest other keypoint is, px: 0 where all are on one spot
 
-`stays` alone is won by a single keypoint that all agree on, so the last three stand beside it, and two floors:
+`stays` alone is won by keypoints that are all on one spot, so the last three stand beside it, and two floors:
 
-    stays/still    the same keypoints, which do not move
+    …/still        the same keypoints, which do not move
     …/grid         as many points in a regular grid, which do not move
 """
 
@@ -27,6 +29,8 @@ from numpy.typing import NDArray
 
 NEAR = 5.0
 """Within so many px a keypoint is where it should be."""
+_ON = 1.0
+"""Within so many px of the middle of a thing's pixel a point is on the thing, which may have grown."""
 
 Points = NDArray[np.floating]
 """(K, 2) x and y, px: the pixel in column c covers x from c to c + 1."""
@@ -59,10 +63,13 @@ def keypoints(pairs: Iterable[Tracked]) -> dict[str, float]:
         add("stays", away <= NEAR)
         add("stays/moving", (away <= NEAR)[moved > NEAR])
         add("stays/still", moved <= NEAR)
+        for suffix, there in (("", then), ("/still", now)):
+            add(f"kept{suffix}", _kept(there, on, vectors, visible, masks)[counts])
         add("error", away, 1.0)
         points = grid(len(now), masks.shape[1:])
         true_of, counts_of, on_of = _carried(points, vectors, visible, masks)
         add("stays/grid", (_apart(points, true_of) <= NEAR)[counts_of])
+        add("kept/grid", _kept(points, on_of, vectors, visible, masks)[counts_of])
         for suffix, where, inside in (("", now, on), ("/grid", points, on_of)):
             add(f"on_things{suffix}", inside.any(0))
             add(f"covered{suffix}", inside.any(1))
@@ -92,6 +99,23 @@ def _carried(
     x, y = (np.floor(points[:, k]).astype(np.int64).clip(0, most - 1) for k, most in enumerate((width, height)))
     on: NDArray[np.bool_] = masks[:, y, x]
     return points + vectors[y, x].astype(np.float64), on.any(0) & visible[y, x], on
+
+
+def _kept(
+    then: Points,
+    on: NDArray[np.bool_],
+    vectors: NDArray[np.float32],
+    visible: NDArray[np.bool_],
+    masks: NDArray[np.bool_],
+) -> NDArray[np.bool_]:
+    """(K,) whether points then (K, 2) of b lie on what they were on (M, K) in a."""
+    kept = np.zeros(len(then), np.bool_)
+    for mine, mask in zip(on, masks):
+        y, x = np.nonzero(mask & visible)
+        if mine.any() and len(y):
+            there = np.stack([x, y], 1) + 0.5 + vectors[y, x]
+            kept[mine] = _apart(then[mine][:, None], there[None]).min(1) <= _ON
+    return kept
 
 
 def _apart(one: Points, other: Points) -> NDArray[np.float64]:

@@ -45,9 +45,18 @@ def by_hand(pairs: list[Tracked]) -> dict[str, float]:
                     continue
                 u, v = (float(part) for part in vectors[row, column])
                 true = (x + u, y + v)
+                there = [
+                    (j + 0.5 + float(vectors[i, j, 0]), i + 0.5 + float(vectors[i, j, 1]))
+                    for i in range(height)
+                    for j in range(width)
+                    if visible[i, j] and any(masks[m, i, j] for m in on)
+                ]
                 if suffix:
                     say("stays/grid", 100.0 * (math.dist((x, y), true) <= NEAR))
+                    say("kept/grid", 100.0 * any(math.dist((x, y), place) <= 1 for place in there))
                     continue
+                say("kept", 100.0 * any(math.dist(then[k], place) <= 1 for place in there))
+                say("kept/still", 100.0 * any(math.dist((x, y), place) <= 1 for place in there))
                 say("error", math.dist(then[k], true))
                 say("stays", 100.0 * (math.dist(then[k], true) <= NEAR))
                 say("stays/still", 100.0 * (math.dist((x, y), true) <= NEAR))
@@ -86,12 +95,15 @@ def world_pairs() -> list[Tracked]:
 def test_perfect_frozen_and_random_ones_get_what_they_should() -> None:
     pairs = world_pairs()
     perfect = keypoints(pairs)
-    assert perfect["stays"] == perfect["stays/moving"] == perfect["on_things"] == 100 and perfect["error"] < 1e-5
+    for name in ("stays", "stays/moving", "kept", "on_things"):
+        assert perfect[name] == 100, name
+    assert perfect["error"] < 1e-5
     frozen = keypoints([pair._replace(then=pair.now) for pair in pairs])
     assert frozen["stays"] == frozen["stays/still"] == perfect["stays/still"] < 60 and frozen["stays/moving"] == 0
+    assert frozen["kept"] == frozen["kept/still"] == perfect["kept/still"] < 80
     rng = np.random.default_rng(1)
     thrown = keypoints([pair._replace(then=rng.uniform(0, 64, (6, 2))) for pair in pairs])
-    assert thrown["stays"] < 15  # a disc of 5 px is 2 % of the picture
+    assert thrown["stays"] < 15 and thrown["kept"] < 40  # a disc of 5 px is 2 % of the picture, a thing about 15 %
     for other in (frozen, thrown):
         assert {k: v for k, v in other.items() if "grid" in k} == {k: v for k, v in perfect.items() if "grid" in k}
 

@@ -5,11 +5,12 @@
 Transporter learns from 300 drawn clips of one or two things at 64 px, from frames up to one second apart, and is asked
 about 60 new ones: how many keypoints on things are within 5 px of their true place one second later, of all, and of
 those whose place is farther off than that, and how many are on the same thing at all; beside them keypoints that do not
-move, and a regular grid.
+move, and a regular grid, and all in the middle.
 
 DAVIS is a folder with NAME/frames/ and NAME/masks/ for each clip. There it learns from the frames alone, at 96 px, and
 is asked about the same frames: what share of the keypoints lies on the thing that is masked, beside that thing's share
-of the picture. FOLDER gets drawn.png and davis.png: every second frame of some clips with keypoints and trails.
+of the picture and how often the middle of the picture is on it. FOLDER gets drawn.png and davis.png: every second frame
+of some clips with keypoints and trails.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ ROWS = (
     ("Transporter", "stays", "stays/moving", "kept", "on_things", "covered", "spread"),
     ("not moving", "stays/still", "", "kept/still", "on_things", "covered", "spread"),
     ("grid", "stays/grid", "", "kept/grid", "on_things/grid", "covered/grid", "spread/grid"),
+    ("middle", "stays/middle", "", "kept/middle", "on_things/middle", "covered/middle", ""),
 )
 Seen = dict[str, list[tuple[Pixels, np.ndarray, str]]]
 """Clip → its frames in order, (H, W, 3), their keypoints, (K, 3) px, and ids."""
@@ -113,19 +115,21 @@ def tell(figures: dict[str, float]) -> None:
         print("  {:<13}{:>11.1f}{:>17.1f}{:>16.1f}{:>11.1f}{:>16.1f}{:>11.1f}".format(name, *cells), flush=True)
 
 
-def masked(seen: Seen, davis: Path) -> dict[str, tuple[float, float]]:
-    """Clip → percent of the keypoints that lie on what is masked, and of the picture that is."""
+def masked(seen: Seen, davis: Path) -> dict[str, list[float]]:
+    """Clip → percent of the keypoints that lie on what is masked, of the picture that is, and of middles that are."""
     found = {}
     for clip, frames in seen.items():
-        on, share = [], []
+        rows = []
         for _, points, name in frames:
             mask = np.asarray(Image.open(davis / clip / "masks" / f"{Path(name).stem}.png").convert("L")) > 0
             x, y = (points[:, k].astype(int).clip(0, mask.shape[1 - k] - 1) for k in (0, 1))
-            on.append(mask[y, x].mean())
-            share.append(mask.mean())
-        found[clip] = (100 * float(np.mean(on)), 100 * float(np.mean(share)))
-        here, everywhere = found[clip]
-        print(f"  {clip:<13}{here:.1f} % of the keypoints on the thing, {everywhere:.1f} % of the picture")
+            rows.append((mask[y, x].mean(), mask.mean(), mask[mask.shape[0] // 2, mask.shape[1] // 2]))
+        found[clip] = [100 * float(value) for value in np.mean(rows, 0)]
+        here, everywhere, middle = found[clip]
+        print(
+            f"  {clip:<13}on the thing are {here:.1f} % of the keypoints, {everywhere:.1f} % of the picture, "
+            f"{middle:.1f} % of its middles"
+        )
     return found
 
 

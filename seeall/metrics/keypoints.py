@@ -13,10 +13,11 @@ flow. In percent, and px:
     covered        of all things, those with a keypoint on them
     spread         how far the nearest other keypoint is, px: 0 where all are on one spot
 
-`stays` alone is won by keypoints that are all on one spot, so the last three stand beside it, and two floors:
+`stays` alone is won by keypoints that are all on one spot, so the last three stand beside it, and three floors:
 
     …/still        the same keypoints, which do not move
     …/grid         as many points in a regular grid, which do not move
+    …/middle       all of them in the middle of the picture, where things often are
 """
 
 from __future__ import annotations
@@ -66,14 +67,17 @@ def keypoints(pairs: Iterable[Tracked]) -> dict[str, float]:
         for suffix, there in (("", then), ("/still", now)):
             add(f"kept{suffix}", _kept(there, on, vectors, visible, masks)[counts])
         add("error", away, 1.0)
-        points = grid(len(now), masks.shape[1:])
-        true_of, counts_of, on_of = _carried(points, vectors, visible, masks)
-        add("stays/grid", (_apart(points, true_of) <= NEAR)[counts_of])
-        add("kept/grid", _kept(points, on_of, vectors, visible, masks)[counts_of])
-        for suffix, where, inside in (("", now, on), ("/grid", points, on_of)):
-            add(f"on_things{suffix}", inside.any(0))
-            add(f"covered{suffix}", inside.any(1))
-            add(f"spread{suffix}", _nearest(where), 1.0)
+        alike, middle = grid(len(now), masks.shape[1:]), grid(1, masks.shape[1:]).repeat(len(now), 0)
+        for floor, points in (("grid", alike), ("middle", middle)):
+            true_of, counts_of, on_of = _carried(points, vectors, visible, masks)
+            add(f"stays/{floor}", (_apart(points, true_of) <= NEAR)[counts_of])
+            add(f"kept/{floor}", _kept(points, on_of, vectors, visible, masks)[counts_of])
+            add(f"on_things/{floor}", on_of.any(0))
+            add(f"covered/{floor}", on_of.any(1))
+        add("on_things", on.any(0))
+        add("covered", on.any(1))
+        add("spread", _nearest(now), 1.0)
+        add("spread/grid", _nearest(alike), 1.0)
     return {name: total / count for name, (total, count) in sums.items() if count}
 
 

@@ -31,7 +31,8 @@ def by_hand(pairs: list[Tracked]) -> dict[str, float]:
 
     for now, then, vectors, visible, masks in pairs:
         height, width = visible.shape
-        for suffix, points in (("", now), ("/grid", grid(len(now), (height, width)))):
+        middle = np.full((len(now), 2), [width / 2, height / 2])
+        for suffix, points in (("", now), ("/grid", grid(len(now), (height, width))), ("/middle", middle)):
             touched = set()
             for k, (x, y) in enumerate(points):
                 column, row = min(int(x), width - 1), min(int(y), height - 1)
@@ -39,7 +40,7 @@ def by_hand(pairs: list[Tracked]) -> dict[str, float]:
                 touched.update(on)
                 say(f"on_things{suffix}", 100.0 * bool(on))
                 others = [math.dist(points[k], points[j]) for j in range(len(points)) if j != k]
-                if others:
+                if others and suffix != "/middle":
                     say(f"spread{suffix}", min(others))
                 if not on or not visible[row, column]:
                     continue
@@ -52,8 +53,8 @@ def by_hand(pairs: list[Tracked]) -> dict[str, float]:
                     if visible[i, j] and any(masks[m, i, j] for m in on)
                 ]
                 if suffix:
-                    say("stays/grid", 100.0 * (math.dist((x, y), true) <= NEAR))
-                    say("kept/grid", 100.0 * any(math.dist((x, y), place) <= 1 for place in there))
+                    say(f"stays{suffix}", 100.0 * (math.dist((x, y), true) <= NEAR))
+                    say(f"kept{suffix}", 100.0 * any(math.dist((x, y), place) <= 1 for place in there))
                     continue
                 say("kept", 100.0 * any(math.dist(then[k], place) <= 1 for place in there))
                 say("kept/still", 100.0 * any(math.dist((x, y), place) <= 1 for place in there))
@@ -105,7 +106,9 @@ def test_perfect_frozen_and_random_ones_get_what_they_should() -> None:
     thrown = keypoints([pair._replace(then=rng.uniform(0, 64, (6, 2))) for pair in pairs])
     assert thrown["stays"] < 15 and thrown["kept"] < 40  # a disc of 5 px is 2 % of the picture, a thing about 15 %
     for other in (frozen, thrown):
-        assert {k: v for k, v in other.items() if "grid" in k} == {k: v for k, v in perfect.items() if "grid" in k}
+        assert {k: v for k, v in other.items() if "grid" in k or "middle" in k} == {
+            k: v for k, v in perfect.items() if "grid" in k or "middle" in k
+        }
 
 
 def test_all_on_one_spot_or_on_nothing_is_seen() -> None:

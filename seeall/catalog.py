@@ -32,6 +32,7 @@ BACKBONES: Table = {
     "vit_b_16": "seeall.backbones.vision:vit_b_16",
     "vit_tiny": "seeall.backbones.vision:vit_tiny",
     "flownet": "seeall.backbones.flownet:flownet",
+    "plain": "seeall.backbones.plain:plain",
 }
 OBJECTIVES: Table = {
     "simclr": "seeall.ssl.simclr:SimCLR",
@@ -78,6 +79,7 @@ MODELS: Table = {
     "slowfast": "seeall.heads.action.slowfast:SlowFast",
     "two-stream": "seeall.heads.action.two_stream:TwoStream",
     "per-frame": "seeall.heads.action.networks:PerFrame",
+    "transporter": "seeall.heads.keypoints.transporter:Transporter",
 }
 TASKS: Mapping[str, tuple[str, ...]] = {
     "classification": ("linear",),
@@ -87,6 +89,7 @@ TASKS: Mapping[str, tuple[str, ...]] = {
     "video-segmentation": ("unet", "segnet", "deconvnet", "fpn"),
     "flow": ("flownets", "flownetc", "raft"),
     "action": ("inflated", "slowfast", "two-stream", "per-frame"),
+    "keypoints": ("transporter",),
 }
 """Task → the models that do it, the usual one first."""
 STILL = ("classification", "detection", "instance", "segmentation")

@@ -25,7 +25,8 @@ def predict(
         int, typer.Option(min=0, help="Look at larger pictures in pieces of so many px; 0: each as a whole.")
     ] = 0,
     rate: Annotated[
-        float | None, typer.Option(min=0.001, help="Frames a second taken of a video; 8, or all for flow.")
+        float | None,
+        typer.Option(min=0.001, help="Frames a second of a video; 8, or all for flow and keypoints."),
     ] = None,
     overwrite: Overwrite = False,
     json_: Json = False,

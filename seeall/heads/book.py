@@ -26,6 +26,7 @@ from seeall.data.video import Frame
 from seeall.heads.examine import as_one, as_truth, drawn
 from seeall.heads.flow.draw import beside as flow_beside
 from seeall.heads.flow.draw import fastest
+from seeall.heads.keypoints.draw import Trails
 from seeall.heads.prediction import Prediction
 from seeall.metrics.detection import Found
 from seeall.training.run import refuse_inside
@@ -83,6 +84,7 @@ class Book:
         self._taken: set[str] = set()
         self._clip, self._movie = "", Movie(out / "videos" / ".mp4")
         self._scale: float | None = None
+        self._trails = Trails()
 
     @property
     def count(self) -> int:
@@ -101,6 +103,11 @@ class Book:
         if prediction.semantic is not None:
             entry["mask"] = f"masks/{stem}.png"
             _save_mask(self.out / "masks" / f"{stem}.png", prediction.semantic)
+        if prediction.keypoints is not None:
+            entry["keypoints"] = [
+                {"x": round(x, 2), "y": round(y, 2), "score": round(score, 6)}
+                for x, y, score in prediction.keypoints.points.tolist()
+            ]
         if prediction.found is not None:
             self._things(number, prediction.found)
         if prediction.flow is not None:
@@ -120,6 +127,8 @@ class Book:
             if self._scale is None or when is None or when[0] != self._clip:
                 self._scale = fastest(prediction.flow)  # colours mean the same all through a clip
             return flow_beside(pixels[0], prediction.flow, self._scale)
+        if prediction.keypoints is not None:
+            return self._trails.draw(pixels, prediction.keypoints.points, when[0] if when else None)
         truth, scores = as_truth(prediction, self.score)
         return drawn(as_one(pixels), truth, self.classes, scores)
 

@@ -29,6 +29,7 @@ from seeall.heads.action.task import Action
 from seeall.heads.classification import Classification
 from seeall.heads.detection.task import Detection
 from seeall.heads.flow.task import Flow
+from seeall.heads.keypoints.task import Keypoints
 from seeall.heads.segmentation.losses import SegmentationLoss
 from seeall.heads.segmentation.task import Segmentation
 from seeall.training.embed import Normalise
@@ -108,6 +109,8 @@ def assemble(recipe: Recipe, backbone: Backbone | None, about: About) -> nn.Modu
     normalise = Normalise(known["mean"], known["std"])
     if recipe.task == "flow":
         return Flow(network, normalise, recipe.image_size)
+    if recipe.task == "keypoints":
+        return Keypoints(network, normalise, recipe.image_size)
     if recipe.task == "action":
         return Action(network, normalise, recipe.image_size, recipe.classes, **own["task"])
     if recipe.task in catalog.SEMANTIC:

@@ -22,6 +22,7 @@ SHOWN = {
     **dict.fromkeys(SEMANTIC, ("mIoU", "pixel_accuracy", "class_accuracy")),
     "flow": ("EPE", "Fl"),
     "action": ("top1", "top5"),
+    "keypoints": ("MSE", "stays", "kept", "on_things"),
     "pretraining": ("knn20", "loss"),
 }
 """The metrics that stand in the table; --json has all."""

@@ -22,6 +22,7 @@ from seeall.data.decode import Pixels
 from seeall.heads import build, kinds
 from seeall.heads.build import Recipe
 from seeall.heads.flow.draw import panel
+from seeall.heads.keypoints.draw import panel as keypoints_panel
 from seeall.heads.prediction import Head, Prediction, predict_all
 from seeall.heads.split import divided, fingerprint, limited, share_of
 from seeall.metrics.detection import Found, confused, counts
@@ -108,11 +109,14 @@ def quality(task: str, prediction: Prediction, truth: Truth, classes: int) -> fl
     """How right one picture is, 0 to 1.
 
     The probability of the true class; the mean IoU of classes; or of things TP / (TP + FP + FN), at a score and an IoU
-    of one half, 1 where there are none and none is found. Of flow, 1 / (1 + its end-point error in px).
+    of one half, 1 where there are none and none is found. Of flow, 1 / (1 + its end-point error in px); of
+    keypoints, 1 / (1 + the mean squared error of what is drawn by them).
     """
     if prediction.flow is not None:
         assert truth.motion is not None
         return 1 / (1 + flow([(prediction.flow, *truth.motion)])["EPE"])
+    if prediction.keypoints is not None:
+        return 1 / (1 + (prediction.keypoints.rebuilt or 0.0))
     if prediction.scores is not None:
         return float(prediction.scores[truth.label or 0])
     if prediction.semantic is not None:
@@ -174,6 +178,9 @@ def beside(examined: Examined, i: int) -> Pixels:
     example, prediction = examined.examples[i], examined.predictions[i]
     if prediction.flow is not None:
         return panel(example.pixels.permute(0, 2, 3, 1).numpy(), prediction.flow, example.truth.motion)
+    if prediction.keypoints is not None:
+        frames = example.pixels.permute(0, 2, 3, 1).numpy()
+        return keypoints_panel(frames, prediction.keypoints.points, example.truth)
     pixels = as_one(example.pixels.movedim(-3, -1).numpy())
     said, scores = as_truth(prediction, SURE)
     seen = drawn(pixels, said, examined.recipe.classes, scores)

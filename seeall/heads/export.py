@@ -9,6 +9,7 @@ by torch.export. The file takes pictures as float32 in [0, 1], RGB, at one size,
     instance         (3, H, W)     → the same, and masks (M, H, W), probabilities
     action           (B, 3, T, S, S)    → scores (B, K), probabilities, of one window of T frames
     flow             (B, 2, 3, H, W)    → flow (B, 2, H, W), px to the right and downwards
+    keypoints        (B, 3, S, S)  → keypoints (B, K, 3), x and y in px, and how sure each is, 0 to 1
 """
 
 from __future__ import annotations
@@ -39,7 +40,13 @@ TOLERANCE = 1e-4
 """The largest difference to the head's own output that passes: absolute, but of boxes a share of the largest
 coordinate, since float32 has steps of 1.2e-4 px beyond 1024 px."""
 FORMATS = (".onnx", ".pt2")
-_OUTPUTS = {"classification": "scores", "action": "scores", "flow": "flow", **dict.fromkeys(SEMANTIC, "logits")}
+_OUTPUTS = {
+    "classification": "scores",
+    "action": "scores",
+    "flow": "flow",
+    "keypoints": "keypoints",
+    **dict.fromkeys(SEMANTIC, "logits"),
+}
 
 
 @final
@@ -70,6 +77,20 @@ class _Mover(nn.Module):
 
 
 @final
+class _Pointer(nn.Module):
+    def __init__(self, head: Any) -> None:
+        super().__init__()
+        self.network = head.network
+        self.mean = nn.Buffer(head.normalise.mean.clone())
+        self.std = nn.Buffer(head.normalise.std.clone())
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        points, strength = self.network((pictures - self.mean) / self.std)
+        sides = points.new_tensor([pictures.shape[3], pictures.shape[2]])
+        return torch.cat([(points + 1) / 2 * sides, strength[..., None]], 2)
+
+
+@final
 class _Finder(nn.Module):
     def __init__(self, head: Any) -> None:
         super().__init__()
@@ -84,6 +105,8 @@ class _Finder(nn.Module):
 def _model(head: Any, task: str) -> nn.Module:
     if task in ("detection", "instance"):
         return _Finder(head)
+    if task == "keypoints":
+        return _Pointer(head)
     return _Mover(head) if task == "flow" else _Dense(head, task in ("classification", "action"))
 
 

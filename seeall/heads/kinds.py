@@ -12,12 +12,14 @@ from seeall.data.annotations.truth import Annotated
 from seeall.data.motion.actions import clips_in, find_actions
 from seeall.data.motion.masked import find_masked
 from seeall.data.motion.pairs import find_pairs, pairs_in
+from seeall.data.motion.stretches import find_stretches, frames_in
 from seeall.data.pictures import Pictures
 from seeall.data.video import RATE
 from seeall.heads.action.augment import ClipAugment
 from seeall.heads.augment import Augment
 from seeall.heads.feed import Augmentation
 from seeall.heads.flow.augment import FlowAugment
+from seeall.heads.keypoints.augment import PairAugment
 from seeall.heads.video.spread import spread
 
 
@@ -77,6 +79,15 @@ KINDS: Mapping[str, Kind] = {
         backbone="flownet",
         own_size=True,
         looks_at=pairs_in,
+        rate=math.inf,
+    ),
+    "keypoints": Kind(
+        finder=find_stretches,
+        augment=PairAugment,
+        best="-MSE",
+        batch=16,
+        backbone="plain",
+        looks_at=frames_in,
         rate=math.inf,
     ),
 }

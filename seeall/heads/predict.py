@@ -35,7 +35,8 @@ def predict(
 
     `out/pictures/` what was seen, drawn, small pictures enlarged · `out/videos/` the same as mp4, for clips
     `out/masks/` PNG, a class for each pixel · `out/flow/` .flo, from each frame to the next one of its clip
-    `out/predictions.json` COCO's layout for things, one entry a picture otherwise
+    `out/predictions.json` COCO's layout for things, one entry a picture otherwise; the k-th of the keypoints
+    is the same in every picture
     `out/skipped.csv` pictures that could not be read, and why, if there were any
 
     inputs: files, folders, manifests, videos, scenes:… · score: the least of things that are drawn; all found are in
@@ -48,8 +49,10 @@ def predict(
     head, recipe = build.load(run)
     if tile and tile < recipe.image_size // 2:
         raise SeeallError(f"--tile {tile} px are too few for a head that sees {recipe.image_size} px; choose more")
-    if tile and recipe.task == "flow":
-        raise SeeallError(f"--tile {tile}: flow is looked at whole, as things move from piece to piece")
+    if tile and recipe.task in ("flow", "keypoints"):
+        raise SeeallError(
+            f"--tile {tile}: for {recipe.task} a picture is looked at whole, as things move from piece to piece"
+        )
     kind = kinds.KINDS[recipe.task]
     found = [kind.looks_at(find(text, rate=rate or kind.rate)) for text in inputs]
     prepare(out, overwrite, [pictures.root for pictures in found])

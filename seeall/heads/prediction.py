@@ -17,6 +17,7 @@ from seeall.metrics.detection import Found
 
 if TYPE_CHECKING:
     from seeall.heads.feed import HeadBatch
+    from seeall.heads.keypoints.task import Pointed
 
 T = TypeVar("T")
 
@@ -36,6 +37,8 @@ class Prediction:
     """(H, W) a class for each pixel."""
     flow: NDArray[np.float32] | None = None
     """(H, W, 2) where each pixel goes until the next frame, px to the right and downwards."""
+    keypoints: Pointed | None = None
+    """Points that stay on things, of the picture or of each frame of a clip."""
 
 
 class Head(Protocol):

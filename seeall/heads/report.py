@@ -29,6 +29,14 @@ td { font-variant-numeric: tabular-nums } td.name, th.name { text-align: left }
     + CHARTS
 )
 _TICKS = [(k / 5, f"{20 * k}") for k in range(6)]
+_MOVING = {
+    "flow": "<h2>Pairs, the worst first</h2><p>The second frame, put back by what the head says; the first frame; the "
+    "flow that the head says; the true flow, black where it is not known; errors, from black, none, to white, as large "
+    "as the wheel's speed.</p>",
+    "keypoints": "<h2>Stretches of clips, the worst first</h2><p>Frames with their keypoints, a colour for each, and "
+    "where they have been; crosses on the last one are where those of the first that are on things should be.</p>",
+}
+"""What is shown of the tasks that have no classes."""
 
 
 def write(path: Path, title: str, examined: Examined) -> None:
@@ -40,7 +48,7 @@ def report(title: str, examined: Examined) -> str:
     """The page as text."""
     body = [
         f'<div class="cards">{_whole(examined.figures)}{_classes(examined)}</div>',
-        *(_moving(examined) if examined.recipe.task == "flow" else _named(examined)),
+        *(_moving(examined) if examined.recipe.task in _MOVING else _named(examined)),
     ]
     return page(title, body, _STYLE)
 
@@ -59,11 +67,9 @@ def _named(examined: Examined) -> list[str]:
 
 
 def _moving(examined: Examined) -> list[str]:
-    """Where it is flow."""
+    """Where it is about what moves."""
     return [
-        "<h2>Pairs, the worst first</h2><p>The second frame, put back by what the head says; the first frame; the flow "
-        "that the head says; the true flow, black where it is not known; errors, from black, none, to white, as large "
-        "as the wheel's speed.</p>",
+        _MOVING[examined.recipe.task],
         '<div class="sheet rows">',
         *_sheet(examined, _WIDE),
         "</div>",

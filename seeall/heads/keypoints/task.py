@@ -1,0 +1,102 @@
+"""Saying where keypoints are."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple, final
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from seeall.data.annotations.examples import Examples
+from seeall.data.annotations.truth import Truth
+from seeall.heads.feed import HeadBatch
+from seeall.heads.keypoints.augment import squeezed
+from seeall.heads.prediction import Prediction, by_shape, evaluate, filled
+from seeall.metrics.keypoints import Tracked, keypoints
+from seeall.training.embed import Normalise
+
+
+class Pointed(NamedTuple):
+    """Keypoints of one picture, or of T frames of a clip."""
+
+    points: NDArray[np.float32]
+    """(K, 3) or (T, K, 3): x and y, px, and how sure each is, 0 to 1."""
+    rebuilt: float | None = None
+    """Of frames: the mean squared error of the last one, drawn from the first and what is carried over."""
+    copied: float | None = None
+    """Of frames: that of the first one in place of the last."""
+
+
+@final
+class Keypoints(nn.Module):
+    """The head of `--task keypoints`.
+
+    network: x (B, 3, S, S), normalised → points (B, K, 2) in [-1, 1], strength (B, K); `rebuilt` is what it learns by
+    size: side of the square that pictures are squeezed to, px
+    """
+
+    def __init__(self, network: nn.Module, normalise: Normalise, size: int) -> None:
+        super().__init__()
+        self.network, self.normalise, self.size = network, normalise, size
+        self.held: Examples | None = None
+
+    def training_step(self, batch: HeadBatch) -> dict[str, Tensor]:
+        """The mean squared error of the target, and that of the source in its place, as they are normalised."""
+        frames = torch.stack([example.pixels for example in batch["examples"]]).to(self.normalise.mean.device)
+        source, target = (self.normalise(frames[:, k]) for k in (0, 1))
+        drawn = self.network.rebuilt(source, target)  # type: ignore[operator]
+        return {"loss": F.mse_loss(drawn.float(), target), "copied": F.mse_loss(source, target)}
+
+    def evaluation(self) -> dict[str, float]:
+        """As `judge`, of what was held back."""
+        return evaluate(self, self.held)
+
+    @torch.no_grad()
+    def predict(self, pictures: Sequence[Tensor]) -> list[Prediction]:
+        """pictures: (3, H, W) or, for the frames of a clip, (T, 3, H, W) uint8 each → keypoints, px."""
+        found: dict[int, Prediction] = {}
+        for rows in by_shape(pictures):
+            x = filled(torch.stack([pictures[i] for i in rows]).to(self.normalise.mean.device))
+            height, width = x.shape[-2:]
+            lead, (high, wide) = x.shape[:-3], pictures[rows[0]].shape[-2:]
+            seen = self.normalise(squeezed(x.reshape(-1, *x.shape[-3:]), self.size))
+            said, strength = self.network(seen)
+            at = (said.float() + 1) / 2 * said.new_tensor([width, height], dtype=torch.float32)
+            at = torch.minimum(at, at.new_tensor([wide, high])).clamp(min=0)
+            points = torch.cat([at, strength.float()[..., None]], 2)
+            costs: list[tuple[float | None, float | None]] = [(None, None)] * len(rows)
+            if len(lead) > 1 and lead[1] > 1:
+                costs = self._costs(seen.view(*lead, *seen.shape[1:]))
+            parts = points.view(*lead, *points.shape[1:]).cpu().numpy()
+            for i, one, (rebuilt, copied) in zip(rows, parts, costs):
+                found[i] = Prediction(keypoints=Pointed(one, rebuilt, copied))
+        return [found[i] for i in range(len(pictures))]
+
+    def _costs(self, clips: Tensor) -> list[tuple[float | None, float | None]]:
+        """(B, T, 3, S, S) → of each, what drawing the last frame, and copying the first one, costs."""
+        source, target = clips[:, 0], clips[:, -1]
+        drawn = self.network.rebuilt(source, target).float()  # type: ignore[operator]
+        both = [(one - target).square().mean((1, 2, 3)).tolist() for one in (drawn, source)]
+        return list(zip(*both))
+
+    def judge(self, predictions: Sequence[Prediction], truths: Sequence[Truth]) -> dict[str, float]:
+        """`MSE` of drawing, and `MSE/copied` of copying; where it is known what moves, as `metrics.keypoints` says."""
+        said = [p.keypoints for p in predictions if p.keypoints is not None]
+        costs = [(one.rebuilt, one.copied) for one in said if one.rebuilt is not None and one.copied is not None]
+        told = dict(zip(("MSE", "MSE/copied"), np.array(costs).mean(0).tolist())) if costs else {}
+        tracked = (
+            Tracked(
+                one.points[0, :, :2],
+                one.points[-1, :, :2],
+                t.motion.vectors,
+                t.motion.known & ~t.motion.hidden,
+                t.masks,
+            )
+            for one, t in zip(said, truths)
+            if t.motion is not None and t.motion.hidden is not None and t.masks is not None
+        )
+        return told | keypoints(tracked)

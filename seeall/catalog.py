@@ -77,6 +77,7 @@ MODELS: Table = {
     "inflated": "seeall.heads.action.networks:InflatedAction",
     "slowfast": "seeall.heads.action.slowfast:SlowFast",
     "per-frame": "seeall.heads.action.networks:PerFrame",
+    "sideways": "seeall.heads.video.sideways:Sideways",
 }
 TASKS: Mapping[str, tuple[str, ...]] = {
     "classification": ("linear",),
@@ -84,7 +85,7 @@ TASKS: Mapping[str, tuple[str, ...]] = {
     "instance": ("mask-rcnn",),
     "segmentation": ("unet", "segnet", "deconvnet", "fpn"),
     "flow": ("flownets", "flownetc", "raft"),
-    "action": ("inflated", "slowfast", "per-frame"),
+    "action": ("inflated", "slowfast", "per-frame", "sideways"),
 }
 """Task → the models that do it, the usual one first."""
 STILL = ("classification", "detection", "instance", "segmentation")

@@ -80,6 +80,7 @@ MODELS: Table = {
     "two-stream": "seeall.heads.action.two_stream:TwoStream",
     "per-frame": "seeall.heads.action.networks:PerFrame",
     "transporter": "seeall.heads.keypoints.transporter:Transporter",
+    "sideways": "seeall.heads.video.sideways:Sideways",
 }
 TASKS: Mapping[str, tuple[str, ...]] = {
     "classification": ("linear",),
@@ -88,7 +89,7 @@ TASKS: Mapping[str, tuple[str, ...]] = {
     "segmentation": ("unet", "segnet", "deconvnet", "fpn"),
     "video-segmentation": ("unet", "segnet", "deconvnet", "fpn"),
     "flow": ("flownets", "flownetc", "raft"),
-    "action": ("inflated", "slowfast", "two-stream", "per-frame"),
+    "action": ("inflated", "slowfast", "two-stream", "per-frame", "sideways"),
     "keypoints": ("transporter",),
 }
 """Task → the models that do it, the usual one first."""

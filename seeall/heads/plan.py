@@ -190,5 +190,7 @@ def _hold(task: str, what: str, how: Mapping[str, Any], head: nn.Module, backbon
         leave_out(backbone)
     frozen = freeze(backbone, what, norm=how["norm"])
     head.rate_factors = rates(head, backbone, how["backbone_rate"], how["stage_decay"])  # type: ignore[assignment]
+    if check := getattr(head.network, "check_parts", None):
+        check()
     if frozen:
         log.info("%d of %d tensors of the backbone are frozen", frozen, len(list(backbone.parameters())))

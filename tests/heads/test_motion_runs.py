@@ -35,6 +35,7 @@ SETS: dict[str, list[str]] = {
     "inflated": ["frames=4"],
     "slowfast": ["frames=4", "alpha=2"],
     "per-frame": ["frames=2"],
+    "sideways": ["frames=3"],
 }
 TASK_OF = {model: task for task in WORLDS for model in catalog.TASKS[task]}
 BEST = {"flow": "EPE", "action": "top1"}
@@ -68,7 +69,7 @@ def test_the_whole_way(model: str, runs: Path, ssl: Ssl, tmp_path: Path) -> None
     task, run = TASK_OF[model], runs / model
     facts = json.loads((run / "run.json").read_text())
     assert facts["status"] == "finished" and {"loss", BEST[task], f"best {BEST[task]}"} <= facts["results"].keys()
-    assert (run / "backbone.safetensors").exists() == (model in ("flownetc", "per-frame", "slowfast"))
+    assert (run / "backbone.safetensors").exists() == (model in ("flownetc", "per-frame", "slowfast", "sideways"))
     page = tmp_path / "p.html"
     code, out, err = ssl("evaluate", run, f"{WORLDS[task]},first=24", "--json", "--html", page, "--limit", 3, "--quiet")
     told = json.loads(out)

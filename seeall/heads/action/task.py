@@ -23,7 +23,8 @@ from seeall.types import SeeallError
 class Action(nn.Module):
     """The head of `--task action`: clips are seen as windows of some frames, their middle square.
 
-    network: (B, 3, T, H, W) normalised → logits (B, K) · frames: of a window, in a row
+    network: (B, 3, T, H, W) normalised → logits (B, K); one with a method `learn` has a way of its own to gradients, as
+    `video/sideways.py` has · frames: of a window, in a row
     views: windows of a clip that are looked at, evenly spread; what is said is the mean · smoothing: of the labels
     """
 
@@ -37,22 +38,31 @@ class Action(nn.Module):
         for name, value in (("frames", frames), ("views", views)):
             if value < 1:
                 raise SeeallError(f"setting {name!r} is {value}: choose 1 or more")
+        if frames < (least := getattr(network, "least", 1)):
+            raise SeeallError(f"setting 'frames' is {frames}: so many parts need clips of {least} frames or more")
         self.network, self.normalise, self.size, self.smoothing = network, normalise, size, smoothing
         self.classes, self.frames, self.views = tuple(classes), frames, views
         self.held: Examples | None = None
 
     def training_step(self, batch: HeadBatch) -> dict[str, Tensor]:
         """Cross-entropy, and the share of the batch that is named right."""
-        logits = self._see(torch.stack([example.pixels for example in batch["examples"]])).float()
-        targets = torch.tensor([example.truth.label for example in batch["examples"]], device=logits.device)
-        right = (logits.argmax(1) == targets).float().mean()
-        return {"loss": F.cross_entropy(logits, targets, label_smoothing=self.smoothing), "right": right}
+        x = self._seen(torch.stack([example.pixels for example in batch["examples"]]))
+        targets = torch.tensor([example.truth.label for example in batch["examples"]], device=x.device)
 
-    def _see(self, clips: Tensor) -> Tensor:
-        """(B, T, 3, S, S) uint8 → logits."""
-        x = self.normalise(clips.to(self.normalise.mean.device).flatten(0, 1)).unflatten(0, clips.shape[:2])
-        logits: Tensor = self.network(x.transpose(1, 2))
-        return logits
+        def loss(logits: Tensor) -> Tensor:
+            return F.cross_entropy(logits.float(), targets, label_smoothing=self.smoothing)
+
+        if learn := getattr(self.network, "learn", None):
+            cost, logits = learn(x, loss)
+        else:
+            logits = self.network(x)
+            cost = loss(logits)
+        return {"loss": cost, "right": (logits.argmax(1) == targets).float().mean()}
+
+    def _seen(self, clips: Tensor) -> Tensor:
+        """(B, T, 3, S, S) uint8 → what the network takes."""
+        x: Tensor = self.normalise(clips.to(self.normalise.mean.device).flatten(0, 1))
+        return x.view(*clips.shape[:2], *x.shape[1:]).transpose(1, 2)
 
     def evaluation(self) -> dict[str, float]:
         """As `judge`, of the clips held back."""
@@ -70,7 +80,7 @@ class Action(nn.Module):
             views = min(self.views, max(1, len(clip) - self.frames + 1))
             places = [k / (views - 1) if views > 1 else 0.5 for k in range(views)]
             windows = torch.stack([taken(square, self.frames, place) for place in places])
-            scores = self._see(windows).float().softmax(1).mean(0)
+            scores = self.network(self._seen(windows)).float().softmax(1).mean(0)
             found.append(Prediction(scores=scores.cpu().numpy()))
         return found
 

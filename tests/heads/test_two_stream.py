@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from seeall.heads import build
 from seeall.heads.about import About
 from seeall.heads.export import export
 from seeall.heads.finetune import finetune
+from seeall.training.loop import Stopped
 from seeall.types import SeeallError
 
 CLIPS = "scenes:n=8,size=32,frames=4,fps=8,actions=left+right,labels=action"
@@ -81,7 +83,7 @@ def test_a_saved_head_needs_the_run_of_flow_no_more(flow_run: Path, tmp_path: Pa
     assert np.array_equal(one.scores, two.scores)
 
 
-def test_a_run_resumes_and_is_exported(flow_run: Path, tmp_path: Path) -> None:
+def test_a_run_resumes_and_is_exported(flow_run: Path, tmp_path: Path, at: Callable[[int], None]) -> None:
     settings = (f"flow={flow_run}", "frames=4", "streams=per-frame")
 
     def run(name: str, **more: Any) -> Path:
@@ -92,7 +94,10 @@ def test_a_run_resumes_and_is_exported(flow_run: Path, tmp_path: Path) -> None:
         return tmp_path / name
 
     whole = run("whole")
-    assert (whole / "head.safetensors").read_bytes() == (run("again") / "head.safetensors").read_bytes()
+    at(2)
+    with pytest.raises(Stopped):
+        run("cut")
+    assert (whole / "head.safetensors").read_bytes() == (run("cut", resume=True) / "head.safetensors").read_bytes()
     assert export(whole, tmp_path / "head.onnx")["difference"] < 1e-4
 
 

@@ -1,8 +1,8 @@
 """Depth-parallel execution: the parts of a network work on different frames at once, a thread each.
 
-Carreira, Patraucean, Mazare, Zisserman and Osindero 2018, "Massively Parallel Video Networks" (arXiv:1806.03863), section
-3.1: at tick t part p works on what part p - 1 made at tick t - 1, so that as many frames are under way as there are
-parts, and a tick takes as long as the dearest part does. Connections that jump over parts are the trouble:
+Carreira, Patraucean, Mazare, Zisserman and Osindero 2018, "Massively Parallel Video Networks" (arXiv:1806.03863),
+section 3.1: at tick t part p works on what part p - 1 made at tick t - 1, so that as many frames are under way as there
+are parts, and a tick takes as long as the dearest part does. Connections that jump over parts are the trouble:
 
     wait=True    they wait for what they are to be joined with. The result of each frame is exactly that of the network,
                  `parts` ticks after the frame came, as many as there are parts: throughput, with the latency it had.

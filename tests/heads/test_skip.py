@@ -158,7 +158,9 @@ def test_differences_are_those_of_an_explicit_loop(block: int) -> None:
     for row in range(len(found)):
         for column in range(found.shape[1]):
             part = off[row * block : (row + 1) * block, column * block : (column + 1) * block]
-            cells = [part[y : y + 8, x : x + 8].mean() for y in range(0, len(part), 8) for x in range(0, part.shape[1], 8)]
+            cells = [
+                part[y : y + 8, x : x + 8].mean() for y in range(0, len(part), 8) for x in range(0, part.shape[1], 8)
+            ]
             assert found[row, column] == pytest.approx(max(cells), abs=1e-6)
 
 
@@ -166,7 +168,7 @@ def test_rectangles_hold_all_that_has_changed_and_cost_no_more_than_before() -> 
     noise = np.random.default_rng(0)
     fewer = 0
     for _ in range(60):
-        rows, columns, by = noise.integers(3, 15, 2).tolist() + [int(noise.integers(0, 3))]
+        rows, columns, by = (int(noise.integers(*ends)) for ends in ((3, 15), (3, 15), (0, 3)))
         changed = noise.random((rows, columns)) < noise.random() * 0.4
         apart = boxes(changed)
         together = joined(apart, by, columns, rows)

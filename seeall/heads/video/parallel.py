@@ -18,7 +18,6 @@ Ticks are kept by all parts together, so what comes out does not depend on which
 from __future__ import annotations
 
 import itertools
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, final
@@ -26,6 +25,7 @@ from typing import Any, final
 import torch
 from torch import Tensor, nn
 
+from seeall.data.pixels import cores
 from seeall.heads.video.cut import FRAME, Part, cut, traced
 from seeall.types import SeeallError
 
@@ -73,11 +73,6 @@ class Parallel:
                 yield from _waiting(pool, parts, clip) if self.wait else _newest(pool, parts, clip)
         finally:
             torch.set_num_threads(before)
-
-
-def cores() -> int:
-    """That this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _alike(frames: Iterable[Tensor], shape: torch.Size) -> Iterator[Tensor]:

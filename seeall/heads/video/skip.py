@@ -162,13 +162,17 @@ class Reusing(nn.Module):
             raise Unchanged
         return maps
 
+    def check_embedding(self) -> None:
+        """Raises SeeallError where the embedding is not the mean of the last map."""
+        if not self._averages:
+            raise SeeallError("reuse needs a backbone whose embedding is the mean of its last map, as a ResNet's is")
+
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, 3, H, W) float, normalised → (B, embed_dim), of the maps that are kept.
 
-        Raises: SeeallError where the embedding is not the mean of the last map.
+        Raises: SeeallError as `check_embedding`.
         """
-        if not self._averages:
-            raise SeeallError("reuse needs a backbone whose embedding is the mean of its last map, as a ResNet's is")
+        self.check_embedding()
         return average(self.stages(x)[-1])
 
 

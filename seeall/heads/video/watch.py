@@ -36,13 +36,15 @@ class Reused:
 
     def __init__(self, head: Any, task: str, **settings: Any) -> None:
         place, backbone = _backbone(head.network, task)
-        wrapped = ReusingNetwork(head.network, backbone, tell=True, **settings) if task == "segmentation" else None
-        kept = wrapped or Reusing(backbone, tell=True, **settings)
-        if wrapped is not None:
-            head.network = wrapped
+        if task == "segmentation":
+            head.network = ReusingNetwork(head.network, backbone, tell=True, **settings)
+            self.reuse = head.network.reuse
         else:
-            place.backbone = kept
-        self.head, self.reuse = head, kept.reuse
+            kept = Reusing(backbone, tell=True, **settings)
+            if task == "classification":
+                kept.check_embedding()
+            place.backbone, self.reuse = kept, kept.reuse
+        self.head = head
         self.again = 0
         """Predictions that were given again."""
 

@@ -11,8 +11,8 @@ one, nor for a network in which everything sees everything: squeeze-and-excitati
 is shown, which is then the rectangle. A ViT is refused.
 
 There is no compensation for a moving camera. Maps can be moved by whole cells only, of the coarsest stride where all
-are to fit, and in three clips of DAVIS 2017 at 240 px (car-shadow, cows, libby) the share of blocks of 32 px that are
-alike, to 1, 2, 4 or 8 frames before, was the same with the best translation by multiples of 32 px as with none.
+are to fit. In three clips of DAVIS 2017 at 240 px (car-shadow, cows, libby) the share of blocks of 32 px that are like
+those 1, 2, 4 or 8 frames before was, to 0.03, the same with the best translation by multiples of 32 px as with none.
 """
 
 from __future__ import annotations

@@ -28,6 +28,17 @@ def predict(
         float | None,
         typer.Option(min=0.001, help="Frames a second of a video; 8, or all for flow and keypoints."),
     ] = None,
+    reuse: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            help="Of a clip, see anew only what has changed by more than this, pixels being 0 to 1; 0: all.",
+        ),
+    ] = 0.0,
+    ahead: Annotated[
+        int, typer.Option(min=1, help="Frames of a clip that the network works on at once, a thread for each.")
+    ] = 1,
     overwrite: Overwrite = False,
     json_: Json = False,
     quiet: Quiet = False,
@@ -36,7 +47,8 @@ def predict(
     listen(quiet)
     from seeall.heads.predict import predict as say
 
-    tell(say(run, inputs, out, score=score, tile=tile, rate=rate, overwrite=overwrite), json_)
+    told = say(run, inputs, out, score=score, tile=tile, rate=rate, reuse=reuse, ahead=ahead, overwrite=overwrite)
+    tell(told, json_)
 
 
 def propagate(

@@ -64,9 +64,14 @@ class Classification(nn.Module):
         return {"loss": F.cross_entropy(logits, targets, label_smoothing=self.smoothing), "right": right}
 
     def _see(self, pictures: Sequence[Tensor]) -> Tensor:
-        x = torch.stack([square(picture.permute(1, 2, 0).numpy(), self.size) for picture in pictures])
-        logits: Tensor = self.network(self.normalise(x.to(self.normalise.mean.device)))
+        logits: Tensor = self.network(self.shown(pictures))
         return logits
+
+    def shown(self, pictures: Sequence[Tensor]) -> Tensor:
+        """What the network sees of pictures."""
+        x = torch.stack([square(picture.permute(1, 2, 0).numpy(), self.size) for picture in pictures])
+        normalised: Tensor = self.normalise(x.to(self.normalise.mean.device))
+        return normalised
 
     def evaluation(self) -> dict[str, float]:
         """As `judge`, of the pictures held back."""
@@ -75,7 +80,12 @@ class Classification(nn.Module):
     @torch.no_grad()
     def predict(self, pictures: Sequence[Tensor]) -> list[Prediction]:
         """A probability for each class."""
-        return [Prediction(scores=row) for row in self._see(pictures).float().softmax(1).cpu().numpy()]
+        return self.read(self._see(pictures))
+
+    @torch.no_grad()
+    def read(self, logits: Tensor, size: Sequence[int] = ()) -> list[Prediction]:
+        """What the network's logits say of pictures, whatever their size."""
+        return [Prediction(scores=row) for row in logits.float().softmax(1).cpu().numpy()]
 
     def judge(self, predictions: Sequence[Prediction], truths: Sequence[Truth]) -> dict[str, float]:
         """`top1`; `top5` where there are more than 5 classes; `recall/NAME` of each class that occurs."""

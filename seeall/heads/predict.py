@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,13 @@ import numpy as np
 import torch
 
 from seeall.console import bar
+from seeall.data.clips import clips
 from seeall.data.decode import Pixels, Unreadable
 from seeall.data.pictures import Pictures, find
 from seeall.heads import build, kinds, tiles
 from seeall.heads.book import Book, clear, moment, prepare
 from seeall.heads.prediction import Head, Prediction, together
+from seeall.heads.video.watch import Watch, watching
 from seeall.types import SeeallError
 
 OVERLAP = 0.25
@@ -29,6 +32,8 @@ def predict(
     score: float = 0.5,
     tile: int = 0,
     rate: float | None = None,
+    reuse: float = 0.0,
+    ahead: int = 1,
     overwrite: bool = False,
 ) -> dict[str, Any]:
     """Say what is in pictures, by the head of `run`, into the folder `out`.
@@ -42,9 +47,12 @@ def predict(
     inputs: files, folders, manifests, videos, scenes:… · score: the least of things that are drawn; all found are in
     the JSON · tile: side of the pieces, px, in which pictures larger than that are looked at; 0: each as a whole
     rate: frames a second that are taken of a video; the task's own where not given
+    reuse: how much pixels in [0, 1] may differ from a frame of the clip whose maps are used again, see `video.skip`; 0:
+    no maps are · ahead: frames of a clip that the network works on at once, see `video.parallel`
 
     Returns: what was done, by name.
-    Raises: SeeallError where there is no head, no picture, or `out` holds something.
+    Raises: SeeallError where there is no head, no picture, or `out` holds something; where `reuse` or `ahead` are not
+    for this head, or there is no clip.
     """
     head, recipe = build.load(run)
     if tile and tile < recipe.image_size // 2:
@@ -53,22 +61,26 @@ def predict(
         raise SeeallError(
             f"--tile {tile}: for {recipe.task} a picture is looked at whole, as things move from piece to piece"
         )
+    if tile and (reuse or ahead > 1):
+        raise SeeallError(f"--tile {tile}: pieces have no frames before them; leave --reuse and --ahead out")
+    watch = watching(head, recipe.task, reuse=reuse, ahead=ahead)
     kind = kinds.KINDS[recipe.task]
     found = [kind.looks_at(find(text, rate=rate or kind.rate)) for text in inputs]
+    clip = [clips(pictures).clip.tolist() if watch else [] for pictures in found]
     prepare(out, overwrite, [pictures.root for pictures in found])
     book = Book(out, recipe.task, recipe.classes, score)
     with bar("predicting", sum(map(len, found))) as progress:
-        for pictures in found:
-            for some in together(_readable(pictures, book), lambda one: one[1].shape[-3:-1]):
-                said = _seen(head, [pixels for _, pixels in some], tile)  # type: ignore[arg-type]
-                for (row, pixels), prediction in zip(some, said):
-                    book.write(pictures.ids[row], pixels, prediction, moment(pictures, row))
-                    progress.update(1)
+        for pictures, of in zip(found, clip):
+            readable = _readable(pictures, book)
+            seen = _watched(watch, readable, of) if watch else _looked(head, readable, tile)  # type: ignore[arg-type]
+            for row, pixels, prediction in seen:
+                book.write(pictures.ids[row], pixels, prediction, moment(pictures, row))
+                progress.update(1)
             book.cut()
     if not book.count:
         clear(out)
         raise SeeallError(f"none of the pictures can be read; the first: {book.skipped[0][0]} ({book.skipped[0][1]})")
-    return book.close()
+    return book.close() | (watch.facts() if watch else {})
 
 
 def _readable(pictures: Pictures, book: Book) -> Iterator[tuple[int, Pixels]]:
@@ -79,8 +91,29 @@ def _readable(pictures: Pictures, book: Book) -> Iterator[tuple[int, Pixels]]:
             book.skipped.append((pictures.ids[row], str(fault)))
 
 
+def _looked(head: Head, readable: Iterator[tuple[int, Pixels]], tile: int) -> Iterator[tuple[int, Pixels, Prediction]]:
+    """Pictures, several at once."""
+    for some in together(readable, lambda one: one[1].shape[-3:-1]):
+        for (row, pixels), prediction in zip(some, _seen(head, [pixels for _, pixels in some], tile)):
+            yield row, pixels, prediction
+
+
+def _watched(
+    watch: Watch, readable: Iterator[tuple[int, Pixels]], clip: Sequence[int]
+) -> Iterator[tuple[int, Pixels, Prediction]]:
+    """The frames of one clip after another. clip: of each row"""
+    for _, frames in itertools.groupby(readable, lambda one: (clip[one[0]], one[1].shape)):
+        shown, kept = itertools.tee(frames)
+        for prediction, (row, pixels) in zip(watch(_tensor(pixels) for _, pixels in shown), kept):
+            yield row, pixels, prediction
+
+
+def _tensor(pixels: Pixels) -> torch.Tensor:
+    return torch.from_numpy(np.array(pixels)).movedim(-1, -3).contiguous()
+
+
 def _seen(head: Head, pixels: Sequence[Pixels], tile: int) -> list[Prediction]:
-    pictures = [torch.from_numpy(np.array(p)).movedim(-1, -3).contiguous() for p in pixels]
+    pictures = [_tensor(p) for p in pixels]
     if not tile:
         return head.predict(pictures)
     return [

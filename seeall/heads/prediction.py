@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -70,8 +71,7 @@ def together(things: Iterable[T], shape: Callable[[T], Sequence[int]]) -> Iterat
     """
     some, taken = list[T](), 0
     for thing in things:
-        height, width = shape(thing)
-        pixels = max(height, -(-width // LONGEST)) * max(width, -(-height // LONGEST))
+        pixels = math.prod(full(*shape(thing)))
         if some and (len(some) == BATCH or taken + pixels > PIXELS):
             yield some
             some, taken = [], 0
@@ -98,7 +98,17 @@ def evaluate(head: Head, examples: Examples | None) -> dict[str, float]:
 def filled(pictures: Tensor) -> Tensor:
     """(…, H, W) with rows below or columns on the right, of zeros, where one side is over LONGEST times the other."""
     height, width = pictures.shape[-2:]
-    return F.pad(pictures, (0, max(0, -(-height // LONGEST) - width), 0, max(0, -(-width // LONGEST) - height)))
+    below, right = (a - b for a, b in zip(full(height, width), (height, width)))
+    return F.pad(pictures, (0, right, 0, below))
+
+
+def full(height: int, width: int) -> tuple[int, int]:
+    """Height and width of what was filled up.
+
+    >>> full(2, 1000), full(480, 640)
+    ((125, 1000), (480, 640))
+    """
+    return max(height, -(-width // LONGEST)), max(width, -(-height // LONGEST))
 
 
 def by_shape(pictures: Sequence[Tensor]) -> list[list[int]]:

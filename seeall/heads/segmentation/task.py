@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from seeall.data.annotations.examples import Examples, fitted
 from seeall.data.annotations.truth import IGNORE, Truth
 from seeall.heads.feed import HeadBatch
-from seeall.heads.prediction import Prediction, by_shape, evaluate, filled
+from seeall.heads.prediction import Prediction, by_shape, evaluate, filled, full
 from seeall.heads.segmentation.losses import SegmentationLoss
 from seeall.metrics.segmentation import confusion, segmentation
 from seeall.training.embed import Normalise
@@ -59,14 +59,26 @@ class Segmentation(nn.Module):
         """A class for each pixel."""
         found: dict[int, Prediction] = {}
         for rows in by_shape(pictures):
-            x = filled(torch.stack([pictures[i] for i in rows]).to(self.normalise.mean.device))
-            shape, (height, width) = x.shape[2:], pictures[rows[0]].shape[1:]
-            if (small := fitted(shape[0], shape[1], self.size)) != shape:
-                x = F.interpolate(x, small, mode="bilinear", antialias=True)
-            said = _likeliest(self.network(self.normalise(x)).float(), shape)[:, :height, :width].cpu().numpy()
-            for i, classes in zip(rows, said):
-                found[i] = Prediction(semantic=classes)
+            some = [pictures[i] for i in rows]
+            found |= zip(rows, self.read(self.network(self.shown(some)), some[0].shape[1:]))
         return [found[i] for i in range(len(pictures))]
+
+    @torch.no_grad()
+    def shown(self, pictures: Sequence[Tensor]) -> Tensor:
+        """What the network sees of pictures of one size."""
+        x = filled(torch.stack(list(pictures)).to(self.normalise.mean.device))
+        height, width = x.shape[2:]
+        if (small := fitted(height, width, self.size)) != (height, width):
+            x = F.interpolate(x, small, mode="bilinear", antialias=True)
+        normalised: Tensor = self.normalise(x)
+        return normalised
+
+    @torch.no_grad()
+    def read(self, logits: Tensor, size: Sequence[int]) -> list[Prediction]:
+        """What its logits say of pictures of that height and width."""
+        height, width = size
+        said = _likeliest(logits.float(), torch.Size(full(height, width)))[:, :height, :width]
+        return [Prediction(semantic=classes) for classes in said.cpu().numpy()]
 
     def judge(self, predictions: Sequence[Prediction], truths: Sequence[Truth]) -> dict[str, float]:
         """`mIoU`, `pixel_accuracy`, `class_accuracy`, `iou/NAME`, of all pixels together."""

@@ -10,9 +10,9 @@ are parts, and a tick takes as long as the dearest part does. Connections that j
                  is a result at each tick, one tick after its frame, which mixes maps of up to `parts` frames: the
                  coarse ones, far down the network, are the oldest. Less latency, and wrong by what has moved since.
 
-Departures: no network is trained for it, any network will do as it is; parts are cut by cost (see
-`operations`), not by layers; with wait=False the first frame of a clip goes through all parts at once, so that there is something to begin with.
-Ticks are kept by all parts together, so what comes out does not depend on which thread is faster.
+Departures: no network is trained for it, any network will do as it is; parts are cut by cost (see `operations`), not by
+layers; with wait=False the first frame of a clip goes through all parts at once, so that there is something to begin
+with. Ticks are kept by all parts together, so what comes out does not depend on which thread is faster.
 """
 
 from __future__ import annotations

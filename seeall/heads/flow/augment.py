@@ -2,7 +2,7 @@
 
 A window becomes what is learnt from: turned, enlarged and mirrored, for both frames alike, and a little differently for
 the second, which adds to the flow (Dosovitskiy et al. 2015, arXiv:1504.06852, section 4.3). Then brightness, contrast
-and colour change, for both alike, and noise is added to each.
+and colour change, for both alike, and grey noise is added to each.
 
 With T₁ and T₂ from points of the window to points of the frames, the flow f of a frame's pixel becomes
 f′(p) = T₂⁻¹(T₁(p) + f(T₁(p))) - p.
@@ -85,7 +85,7 @@ class FlowAugment:
         if self.jitter:
             pixels = jittered(pixels, *(1 + self.jitter * (2 * x - 1) for x in u[10:13]))
         if self.noise:
-            grain = keyed.normal(*key, _STREAM, 1, n=pixels.numel()).view(pixels.shape)
+            grain = keyed.normal(*key, _STREAM, 1, n=2 * size * size).view(2, 1, size, size)
             pixels = (pixels + 255 * _NOISE * self.noise * u[13] * grain).clamp(0, 255).round().to(torch.uint8)
         return replace(example, pixels=pixels, truth=replace(example.truth, motion=_moved(example, one, other, size)))
 

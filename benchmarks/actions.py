@@ -4,7 +4,7 @@
     python benchmarks/actions.py --what fights --data FIGHTS [--start RUN] [--flow RUN] [--seeds 0,1,2] [--json FILE]
 
 `order`: clips of the synthetic world in which a thing goes to the left or to the right, and nothing else tells which:
-the frames of one, in the other order, are the other. 8 frames of 48 px; a quarter of FlowNetS's contracting part, from
+the frames of one, in the other order, are the other. 8 frames of 48 px; an eighth of FlowNetS's contracting part, from
 nothing; top-1 of new clips. Chance is 50. `fights`: FIGHTS is a folder with train/ and test/, each of fight/ and
 noFight/, 44 and 16 clips of two seconds, seen at 64 px; top-1 of the test clips, mean and deviation over seeds, by
 ShuffleNet from nothing and from the backbone of --start, which is of the same kind. Two streams need a run of flow;
@@ -26,7 +26,7 @@ from seeall.heads.finetune import finetune
 
 WORLD = "scenes:size=48,frames=8,fps=8,actions=left+right,labels=action"
 LEARN, NEW = f"{WORLD},n=600", f"{WORLD},n=200,first=600"
-CLIP = ("frames=8", "views=1", "backbone.width=16")
+CLIP = ("frames=8", "views=1", "backbone.width=8")
 WAYS: dict[str, dict[str, Any]] = {
     "per-frame": {},
     "inflated": {"set": ("which=all",)},

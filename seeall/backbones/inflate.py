@@ -1,10 +1,12 @@
 """A network for pictures made one for clips: its kernels get a third side, time (Carreira and Zisserman 2017, I3D,
 arXiv:1705.07750, section 3).
 
-A kernel of k × k becomes t × k × k, the old one t times over, divided by t. So a still that is tiled in time gives the
+A kernel of k × k becomes t × k × k, whose sum over time is the old one. So a still that is tiled in time gives the
 features that the still gives, in every network: beyond the first and last frame, the frame itself goes on, where the
 paper has zeros. All else in a network is done frame by frame, as it was written; so any backbone can be inflated, its
-walk as it is. Departures: time is not pooled on the way, but by `every`, at the first convolution.
+walk as it is. Departures: the paper repeats the old kernel t times and divides it by t, which is `taps="mean"`: such a
+network cannot tell a clip from the same clip backwards, and takes long to learn it. Here each filter sees one frame.
+And time is not pooled on the way, but by `every`, at the first convolution.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from seeall.backbones.contract import Backbone
 from seeall.types import SeeallError
 
 Which = Literal["all", "half", "first"]
+Taps = Literal["turns", "mean", "middle"]
 
 
 @dataclass
@@ -89,11 +92,16 @@ class Inflated(nn.Module):
         return x.transpose(1, 2).flatten(0, 1)
 
 
-def inflate(backbone: Backbone, *, kernel: int = 3, which: Which = "all", every: int = 1) -> Inflated:
+def inflate(
+    backbone: Backbone, *, kernel: int = 3, which: Which = "all", every: int = 1, taps: Taps = "turns"
+) -> Inflated:
     """The same network over clips; it takes over the weights, and the modules, of `backbone`.
 
     kernel: how many frames a kernel sees · which: of the convolutions with more than one tap, all of them, every second
     one, or the first; that is always inflated · every: the first convolution gives one map for so many frames
+    taps: how kernels begin over time. `mean`: alike in all frames, as the paper has it; `middle`: zero in all but the
+    middle one; `turns`: each filter sees one frame, the filters in turn the first, the second, …, so that the next
+    layer can tell at once how frames differ. In all of them a still gives what it gave
 
     Raises: SeeallError where the network has no convolution to inflate, or `kernel` is even.
     """
@@ -110,11 +118,11 @@ def inflate(backbone: Backbone, *, kernel: int = 3, which: Which = "all", every:
     clock, backbone.altered = _Clock(), True
     for i, (parent, name, module) in enumerate(found):
         if i == 0 or which == "all" or (which == "half" and i % 2 == 0):
-            setattr(parent, name, _inflated(module, kernel, every if i == 0 else 1, clock))
+            setattr(parent, name, _inflated(module, kernel, every if i == 0 else 1, taps, clock))
     return Inflated(backbone, clock)
 
 
-def _inflated(flat: nn.Conv2d, kernel: int, every: int, clock: _Clock) -> TimeConvolution:
+def _inflated(flat: nn.Conv2d, kernel: int, every: int, taps: Taps, clock: _Clock) -> TimeConvolution:
     if isinstance(flat.padding, str) or flat.padding_mode != "zeros":
         raise SeeallError("this backbone has a convolution whose padding is not of zeros, which cannot be inflated")
     with torch.random.fork_rng(devices=[]):  # weights are set below
@@ -124,6 +132,12 @@ def _inflated(flat: nn.Conv2d, kernel: int, every: int, clock: _Clock) -> TimeCo
             (1, flat.dilation[0], flat.dilation[1]), flat.groups, flat.bias is not None,
         )  # fmt: skip
     made.clock = clock
-    made.weight = nn.Parameter(flat.weight.detach()[:, :, None].repeat(1, 1, kernel, 1, 1) / kernel)
+    weight = flat.weight.detach()
+    if taps == "mean":
+        made.weight = nn.Parameter(weight[:, :, None].repeat(1, 1, kernel, 1, 1) / kernel)
+    else:
+        filters = torch.arange(len(weight))
+        made.weight = nn.Parameter(weight.new_zeros(made.weight.shape))
+        made.weight.data[filters, :, filters % kernel if taps == "turns" else kernel // 2] = weight
     made.bias = copy.copy(flat.bias)
     return made

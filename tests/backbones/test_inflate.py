@@ -45,7 +45,12 @@ def network(family: str) -> Backbone:
     + [
         (family, how)
         for family in ("resnet18", "mobilenet_v3_small", "vit_tiny")
-        for how in ({"which": "half", "kernel": 5}, {"which": "first", "every": 2})
+        for how in (
+            {"which": "half", "kernel": 5},
+            {"which": "first", "every": 2},
+            {"taps": "mean"},
+            {"taps": "middle", "kernel": 5},
+        )
     ],
 )
 def test_a_tiled_still_gives_what_the_still_gives(family: str, how: dict[str, Any]) -> None:
@@ -63,6 +68,22 @@ def test_a_tiled_still_gives_what_the_still_gives(family: str, how: dict[str, An
     torch.testing.assert_close(inflated(clips) / scale, embedding / scale, atol=1e-10, rtol=0)
     said = inflated.float()(clips.float()).double()  # in float32, up to its rounding through so many layers
     torch.testing.assert_close(said / scale, embedding / scale, atol=1e-4, rtol=0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("taps", ["turns", "mean", "middle"])
+def test_how_kernels_begin(taps: Any) -> None:
+    backbone = network("resnet18")
+    old = next(m for m in backbone.modules() if isinstance(m, nn.Conv2d)).weight.clone()
+    inflated = inflate(backbone, taps=taps)
+    new = next(m for m in inflated.modules() if isinstance(m, TimeConvolution)).weight
+    for k in range(len(old)):
+        for t in range(3):
+            share = {"turns": float(t == k % 3), "mean": 1 / 3, "middle": float(t == 1)}[taps]
+            torch.testing.assert_close(new[k, :, t], share * old[k])
+    clip = torch.randn(1, 3, 6, 32, 32)
+    backwards = torch.allclose(inflated(clip), inflated(clip.flip(2)), atol=1e-4)
+    assert backwards == (taps != "turns")
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from typing import final
 from torch import Tensor, nn
 
 from seeall.backbones.contract import Backbone
-from seeall.backbones.inflate import Which, inflate
+from seeall.backbones.inflate import Taps, Which, inflate
 from seeall.types import SeeallError
 
 
@@ -45,15 +45,16 @@ class InflatedAction(nn.Module):
 
     kernel: frames that a kernel sees · which: of the convolutions with more than one tap are inflated: all, every
     second one (half), or the first · every: the first convolution gives one map for so many frames
-    dropout: share of the embedding that is left out while learning
+    taps: how they begin over time, see `inflate` · dropout: share of the embedding that is left out while learning
     """
 
     def __init__(
         self, backbone: Backbone, classes: int, *, kernel: int = 3, which: Which = "half", every: int = 1,
-        dropout: float = 0.0,
+        taps: Taps = "turns", dropout: float = 0.0,
     ) -> None:  # fmt: skip
         super().__init__()
-        self.backbone, self.dropout = inflate(backbone, kernel=kernel, which=which, every=every), dropped(dropout)
+        self.backbone = inflate(backbone, kernel=kernel, which=which, every=every, taps=taps)
+        self.dropout = dropped(dropout)
         self.score = nn.Linear(backbone.embed_dim, classes)
 
     def forward(self, x: Tensor) -> Tensor:

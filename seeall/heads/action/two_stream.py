@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from seeall.backbones.contract import Backbone
-from seeall.backbones.inflate import Which
+from seeall.backbones.inflate import Taps, Which
 from seeall.heads.action.networks import InflatedAction, PerFrame
 from seeall.heads.flow.refine import enlarged
 from seeall.types import SeeallError
@@ -32,7 +32,7 @@ class TwoStream(nn.Module):
 
     flow_head: opens a run of flow
     flow: that run · streams: what both are · bound: px a frame above which all speeds are one
-    kernel, which: of inflated streams · dropout: share of the embeddings that is left out while learning
+    kernel, which, taps: of inflated streams · dropout: share of the embeddings that is left out while learning
 
     Raises: SeeallError for settings out of bounds, and where there is no run of flow.
     """
@@ -40,7 +40,7 @@ class TwoStream(nn.Module):
     def __init__(
         self, backbone: Backbone, classes: int, flow_head: Callable[[str], nn.Module], *, flow: str = "",
         streams: Literal["inflated", "per-frame"] = "inflated", bound: float = 8.0, kernel: int = 3,
-        which: Which = "half", dropout: float = 0.0,
+        which: Which = "half", taps: Taps = "turns", dropout: float = 0.0,
     ) -> None:  # fmt: skip
         super().__init__()
         if not bound > 0:
@@ -50,7 +50,7 @@ class TwoStream(nn.Module):
         def stream(seen: Backbone) -> nn.Module:
             if streams == "per-frame":
                 return PerFrame(seen, classes, dropout=dropout)
-            return InflatedAction(seen, classes, kernel=kernel, which=which, dropout=dropout)
+            return InflatedAction(seen, classes, kernel=kernel, which=which, taps=taps, dropout=dropout)
 
         self.moving, self.still = stream(copy.deepcopy(backbone)), stream(backbone)
         known = backbone.preprocessing

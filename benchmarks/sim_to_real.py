@@ -3,7 +3,7 @@
     python benchmarks/sim_to_real.py BALLOON [--epochs 15] [--seeds 1] [--only automatic] [--json FILE]
 
 BALLOON is a folder with train/ and val/, each with via_region_data.json; all of its pictures are asked about, none is
-learnt from. The detector, a RetinaNet over MobileNetV3-Small from nothing, learns eight kinds of shapes in worlds that
+learnt from. The detector, a Faster R-CNN over MobileNetV3-Small from nothing, learns eight kinds of shapes in worlds that
 differ in how much their pictures do: not at all, as usual, as much as can be, and ever more as long as it copes.
 """
 
@@ -58,9 +58,9 @@ def main() -> None:
                 start = time.monotonic()
                 world = f"scenes:n={args.n},size={args.size},things=1-5,{way['world']}"
                 here = finetune(
-                    world, out, task="detection", model="retinanet", start="none", backbone="mobilenet_v3_small",
+                    world, out, task="detection", model="faster-rcnn", start="none", backbone="mobilenet_v3_small",
                     epochs=args.epochs, lr=1e-3, seed=seed, overwrite=True, image_size=args.size,
-                    set=("width=64", "anchors=fit", *way.get("set", ()), *args.set),
+                    set=("width=64", "hidden=256", "anchors=fit", *way.get("set", ()), *args.set),
                 )  # fmt: skip
                 head, recipe = build.load(out)
                 balloons = dataclasses.replace(

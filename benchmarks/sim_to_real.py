@@ -3,8 +3,8 @@
     python benchmarks/sim_to_real.py BALLOON [--epochs 15] [--seeds 1] [--only automatic] [--json FILE]
 
 BALLOON is a folder with train/ and val/, each with via_region_data.json; all of its pictures are asked about, none is
-learnt from. The detector, a Faster R-CNN over MobileNetV3-Small from nothing, learns eight kinds of shapes in worlds that
-differ in how much their pictures do: not at all, as usual, as much as can be, and ever more as long as it copes.
+learnt from. The detector, a Faster R-CNN over MobileNetV3-Small from nothing, learns eight kinds of shapes in worlds
+that differ in how much their pictures do: not at all, as usual, as much as can be, and ever more as long as it copes.
 """
 
 from __future__ import annotations

@@ -103,6 +103,7 @@ def davis(options: argparse.Namespace) -> tuple[Path, dict[str, Clip]]:
     row = {Path(name).stem: i for i, name in enumerate(examples.annotated.pictures.ids)}
     clips: dict[str, Clip] = {}
     for name, frames in halves.items():
+        frames = frames[: options.limit]
         pixels = [decode(str(data / "val" / "images" / f"{frame}.jpg")) for frame in frames]
         shown = [torch.from_numpy(np.array(one)).movedim(-1, 0).contiguous() for one in pixels]
         clips[name] = shown, [examples[row[frame]].truth for frame in frames]
@@ -281,6 +282,7 @@ def main() -> None:
     parser.add_argument("--thresholds", type=float, nargs="+", default=[0.01, 0.03, 0.06, 0.1, 0.15, 0.2])
     parser.add_argument("--halo", type=int, default=32, help="px")
     parser.add_argument("--most", type=float, default=0.7, help="share of a picture above which all is seen")
+    parser.add_argument("--limit", type=int, help="frames of each clip of DAVIS")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", action="store_true", help="a list of objects instead of a table")
     options = parser.parse_args()

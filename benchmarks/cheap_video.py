@@ -279,7 +279,7 @@ def main() -> None:
     parser.add_argument("--learn", type=int, default=60, help="clips of scenes to learn from")
     parser.add_argument("--clips", type=int, default=10, help="clips of scenes to see")
     parser.add_argument("--parts", type=int, nargs="+", default=[2, 3, 4])
-    parser.add_argument("--thresholds", type=float, nargs="+", default=[0.01, 0.03, 0.06, 0.1, 0.15, 0.2])
+    parser.add_argument("--thresholds", type=float, nargs="+", default=[0.01, 0.03, 0.06, 0.1, 0.15, 0.2, 0.25])
     parser.add_argument("--halo", type=int, default=32, help="px")
     parser.add_argument("--most", type=float, default=0.7, help="share of a picture above which all is seen")
     parser.add_argument("--limit", type=int, help="frames of each clip of DAVIS")

@@ -70,6 +70,15 @@ def average(x: Tensor) -> Tensor:
     return x.mean(dim=(2, 3))
 
 
+def one_by_one(stages: Any, x: Tensor) -> tuple[list[Tensor], Tensor]:
+    """The walk through stages that follow each other; the embedding is the mean of the last map."""
+    maps = []
+    for stage in stages:
+        x = stage(x)
+        maps.append(x)
+    return maps, average(x)
+
+
 def pad_to(x: Tensor, multiple: int) -> Tensor:
     """Zeros on the right and at the bottom, so that `multiple` divides H and W.
 

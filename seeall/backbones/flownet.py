@@ -6,11 +6,9 @@ later implementations do, since it learns sooner; `width` makes all of it narrow
 
 from __future__ import annotations
 
-from typing import Any
+from torch import nn
 
-from torch import Tensor, nn
-
-from seeall.backbones.contract import Backbone, average
+from seeall.backbones.contract import Backbone, one_by_one
 from seeall.types import SeeallError
 
 _LAYERS = ((1, 7), (2, 5), (4, 5), (8, 3), (8, 3), (16, 3))
@@ -39,7 +37,7 @@ def flownet(*, width: int = 64, norm: bool = True) -> Backbone:
         before = channels
     factors = [factor for factor, _ in _LAYERS]
     return Backbone(
-        stages, _walk, channels=tuple(width * f for f in factors),
+        stages, one_by_one, channels=tuple(width * f for f in factors),
         strides=tuple(2 ** (k + 1) for k in range(len(_LAYERS))), embed_dim=width * factors[-1],
     )  # fmt: skip
 
@@ -49,11 +47,3 @@ def layer(before: int, channels: int, kernel: int = 3, stride: int = 1, norm: bo
     made = nn.Conv2d(before, channels, kernel, stride, (kernel - 1) // 2, bias=not norm)
     nn.init.kaiming_normal_(made.weight, SLOPE)
     return [made, *([nn.BatchNorm2d(channels)] if norm else []), nn.LeakyReLU(SLOPE, inplace=True)]
-
-
-def _walk(network: Any, x: Tensor) -> tuple[list[Tensor], Tensor]:
-    maps = []
-    for stage in network:
-        x = stage(x)
-        maps.append(x)
-    return maps, average(x)

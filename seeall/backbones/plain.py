@@ -6,12 +6,10 @@ several times cheaper: the first convolution halves already, by a kernel of 5 ×
 
 from __future__ import annotations
 
-from typing import Any
-
-from torch import Tensor, nn
+from torch import nn
 from torchvision.ops import Conv2dNormActivation
 
-from seeall.backbones.contract import Backbone, average
+from seeall.backbones.contract import Backbone, one_by_one
 from seeall.types import SeeallError
 
 
@@ -22,7 +20,7 @@ def plain(*, width: int = 32) -> Backbone:
 
     Raises: SeeallError for a width below 1.
     """
-    return Backbone(layers(width), _walk, channels=(width, 2 * width), strides=(2, 4), embed_dim=2 * width)
+    return Backbone(layers(width), one_by_one, channels=(width, 2 * width), strides=(2, 4), embed_dim=2 * width)
 
 
 def layers(width: int) -> nn.Sequential:
@@ -35,11 +33,3 @@ def layers(width: int) -> nn.Sequential:
             Conv2dNormActivation(width, 2 * width, 3, 2), *(Conv2dNormActivation(2 * width, 2 * width) for _ in "12")
         ),
     )
-
-
-def _walk(network: Any, x: Tensor) -> tuple[list[Tensor], Tensor]:
-    maps = []
-    for stage in network:
-        x = stage(x)
-        maps.append(x)
-    return maps, average(x)

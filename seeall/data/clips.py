@@ -24,6 +24,13 @@ class Clips:
     seconds: Tensor
     names: list[str]
 
+    def rows(self) -> list[list[int]]:
+        """The pictures of each clip, in their order."""
+        found: list[list[int]] = [[] for _ in self.names]
+        for i in self.seconds.argsort(stable=True).tolist():
+            found[int(self.clip[i])].append(i)
+        return found
+
 
 def clips(pictures: Pictures, fps: float = 24.0) -> Clips:
     """The clips that pictures are frames of, numbered in the order in which they are met.

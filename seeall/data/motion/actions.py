@@ -74,11 +74,8 @@ def clips_in(pictures: Pictures, fps: float = 8.0, frames_fps: float = 24.0) -> 
     Raises: SeeallError where no clip has two frames.
     """
     found = clips(pictures, frames_fps)
-    rows: list[list[int]] = [[] for _ in found.names]
-    for i in sorted(range(len(pictures)), key=lambda i: float(found.seconds[i])):
-        rows[int(found.clip[i])].append(i)
     taken = []
-    for mine in rows:
+    for mine in found.rows():
         slots = np.floor(np.array([float(found.seconds[i]) for i in mine]) * fps + 1e-6)
         taken.append(tuple(i for i, new in zip(mine, np.diff(slots, prepend=-1) > 0) if new))
     if short := sum(len(mine) < 2 for mine in taken):

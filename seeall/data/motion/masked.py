@@ -69,7 +69,7 @@ def by_clip(annotated: Annotated) -> dict[str, list[int]]:
 
 @dataclass(frozen=True)
 class _Home:
-    """A folder that holds frames in one folder, and masks in another. clip: its own name, where it is a clip's."""
+    """A folder that holds frames in one folder, and masks in another."""
 
     base: Path
     frames: str

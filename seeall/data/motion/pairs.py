@@ -106,8 +106,7 @@ def pairs_in(pictures: Pictures) -> Pictures:
     Raises: SeeallError where no clip has two frames.
     """
     found = clips(pictures)
-    order = sorted(range(len(pictures)), key=lambda i: (int(found.clip[i]), float(found.seconds[i])))
-    rows = [(a, b) for a, b in itertools.pairwise(order) if found.clip[a] == found.clip[b]]
+    rows = [pair for mine in found.rows() for pair in itertools.pairwise(mine)]
     return Pictures(
         pictures.source, [pictures.ids[a] for a, _ in rows], rows,
         lambda key, shortest: stacked([pictures.read(i, shortest) for i in key]), root=pictures.root,

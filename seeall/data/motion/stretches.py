@@ -16,7 +16,7 @@ import numpy as np
 
 from seeall.data import scenes
 from seeall.data.annotations.truth import Annotated, Truth
-from seeall.data.clips import Clips, clips
+from seeall.data.clips import clips
 from seeall.data.decode import Pixels
 from seeall.data.motion.fields import Field
 from seeall.data.motion.pairs import stacked
@@ -42,7 +42,7 @@ def find_stretches(data: str, *, gap: int = 4, fps: float = RATE) -> Annotated:
         raise SeeallError(f"setting 'fps' is {fps}: choose frames a second, above 0")
     pictures = find(data, rate=fps)
     found = clips(pictures)
-    rows = [part for mine in _by_clip(found) for part in _cut(mine, gap)]
+    rows = [part for mine in found.rows() for part in _cut(mine, gap)]
     firsts = pictures.subset([part[0] for part in rows])
     taken = replace(
         firsts, keys=[tuple(pictures.keys[i] for i in part) for part in rows], labels=None, metadata=None, sound=None,
@@ -62,17 +62,9 @@ def frames_in(pictures: Pictures) -> Pictures:
         found = clips(pictures)
     except SeeallError:
         return pictures
-    order = [i for mine in _by_clip(found) for i in mine]
+    order = [i for mine in found.rows() for i in mine]
     moments = [(found.names[int(c)], float(s)) for c, s in zip(found.clip, found.seconds)]
     return replace(pictures, moments=moments).subset(order)
-
-
-def _by_clip(found: Clips) -> list[list[int]]:
-    """The pictures of each clip, in their order."""
-    rows: list[list[int]] = [[] for _ in found.names]
-    for i in sorted(range(len(found.clip)), key=lambda i: float(found.seconds[i])):
-        rows[int(found.clip[i])].append(i)
-    return rows
 
 
 def _cut(rows: Sequence[int], gap: int) -> list[Sequence[int]]:

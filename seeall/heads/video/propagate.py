@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -50,19 +50,13 @@ def propagate(
             raise SeeallError(f"--{name} {value}: choose {least} or more")
     whole = find_masked(data, **settings)
     clips = by_clip(whole)
-    carry, background = (
-        carrier(by, whole, how),
-        list(whole.classes).index("background") if "background" in whole.classes else None,
-    )
+    carry = carrier(by, whole, how)
     prepare(out, overwrite, [whole.pictures.root])
-    book, told = Book(out, "video-segmentation", whole.classes, 0.0), _Judged(whole.classes, background)
+    book, told = Book(out, "video-segmentation", whole.classes, 0.0), _Judged(whole.classes)
     with bar("carrying masks", len(whole)) as progress:
         for clip, rows in clips.items():
             there = [row for row in rows if whole.notes[row] is not None]
-            used = (
-                there if every is None else there[:1] if every == 0 else [row for row in rows[::every] if row in there]
-            )
-            masks = {row: mask_of(whole, row) for row in used}
+            masks = {row: mask_of(whole, row) for row in _used(rows, there, every)}
             found = carry(rows, masks, reach or len(rows)) if masks else {}
             for row in rows:
                 progress.update(1)
@@ -76,18 +70,27 @@ def propagate(
     return {**book.close(), "clips": len(clips), **told.figures()}
 
 
-class _Judged:
-    """What is made of masks that were told where the truth is known."""
+def _used(rows: Sequence[int], there: Sequence[int], every: int | None) -> Sequence[int]:
+    """The frames of a clip whose masks are carried. there: those that have one."""
+    if every is None:
+        return there
+    known = set(there)
+    return there[:1] if every == 0 else [row for row in rows[::every] if row in known]
 
-    def __init__(self, classes: Sequence[str], background: int | None) -> None:
-        self.classes, self.background = classes, background
+
+class _Judged:
+    """How right masks are that were told, where the truth is known."""
+
+    def __init__(self, classes: Sequence[str]) -> None:
+        self.classes = classes
         self.each: dict[str, float] = {}
         self.taken = torch.zeros(len(classes), len(classes), dtype=torch.int64)
         self.told, self.pixels = 0, 0
 
-    def clip(self, name: str, given: Any, pairs: Sequence[tuple[Mask, Mask]]) -> None:
+    def clip(self, name: str, given: Iterable[Mask], pairs: Sequence[tuple[Mask, Mask]]) -> None:
         """given: the masks that were used · pairs: (told, true) of frames whose masks were not."""
-        seen = {int(k) for mask in given for k in np.unique(mask)} - {IGNORE, self.background}
+        seen = {int(k) for mask in given for k in np.unique(mask)} - {IGNORE}
+        seen = {k for k in seen if self.classes[k] != "background"}
         if (value := region_similarity(pairs, sorted(seen))) is not None:
             self.each[name] = value
         for told, true in pairs:

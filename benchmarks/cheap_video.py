@@ -15,10 +15,11 @@ cores / parts threads each, with connections that wait and with ones that carry 
 mIoU is against the truth of the answer's own frame, and against that of the frame that is on the screen, the last one
 asked for, when the answer comes.
 
-`skip`: by threshold, on the same clips, on one frame a hundred times, and on each folder NAME of DAVIS, which has
-frames/*.jpg and masks/*.png, of 0 and 255: frames a second and how many times those of the network itself, the share of
-pixels that went through the network, mIoU against what the network itself says and against the truth (for DAVIS, J: the
-IoU of the thing). A second head learns thing and background on the first half of all DAVIS clips, at 240 px, and sees
+`skip`: every 2nd, 3rd or 4th frame seen and the others moved along (`seeall.heads.video.keys`), and by threshold what
+has changed (`seeall.heads.video.skip`), on the same clips, on one frame a hundred times, and on each folder NAME of
+DAVIS, which has frames/*.jpg and masks/*.png, of 0 and 255: frames a second and how many times those of the network
+itself, the share that went through the network, mIoU against what the network itself says and against the truth (for
+DAVIS, J: the IoU of the thing). A second head learns thing and background on the first half of all DAVIS clips, at 240 px, and sees
 the other halves.
 
 Expect of two parts on two idle cores 1.6 times the frames a second of one thread at the least, with connections that
@@ -213,10 +214,12 @@ def skip(options: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def by_threshold(name: str, run: Path, clips: list[Clip], options: argparse.Namespace) -> list[dict[str, Any]]:
-    """The network itself, and each threshold."""
+    """The network itself, keys, and each threshold."""
     head: Any = build.load(run)[0].cpu()
     settings = {"halo": options.halo, "most": options.most}
     ways: dict[str, Any] = {"none": plainly(head, torch.get_num_threads())}
+    for every in options.keys:
+        ways[f"key {every}"] = Reused(copy.deepcopy(head), "segmentation", keys=every)
     for threshold in options.thresholds:
         ways[f"{threshold:g}"] = Reused(copy.deepcopy(head), "segmentation", threshold=threshold, **settings)
     rates: dict[str, list[float]] = defaultdict(list)
@@ -230,7 +233,7 @@ def by_threshold(name: str, run: Path, clips: list[Clip], options: argparse.Name
     truths = [truth for _, some in clips for truth in some]
     return [
         {
-            "clips": name, "threshold": way, "frames_per_second": statistics.median(rates[way]),
+            "clips": name, "way": way, "frames_per_second": statistics.median(rates[way]),
             "times": statistics.median(a / b for a, b in zip(rates[way], rates["none"])),
             "computed": see.facts()["computed"] if isinstance(see, Reused) else 1.0,
             "of_network": alike(head, said[way], said["none"]), "of_truth": score(head, said[way], truths),
@@ -279,7 +282,8 @@ def main() -> None:
     parser.add_argument("--learn", type=int, default=60, help="clips of scenes to learn from")
     parser.add_argument("--clips", type=int, default=10, help="clips of scenes to see")
     parser.add_argument("--parts", type=int, nargs="+", default=[2, 3, 4])
-    parser.add_argument("--thresholds", type=float, nargs="+", default=[0.01, 0.03, 0.06, 0.1, 0.15, 0.2, 0.25])
+    parser.add_argument("--thresholds", type=float, nargs="+", default=[0.03, 0.1, 0.2])
+    parser.add_argument("--keys", type=int, nargs="*", default=[2, 3, 4], help="one of so many frames is seen")
     parser.add_argument("--halo", type=int, default=32, help="px")
     parser.add_argument("--most", type=float, default=0.7, help="share of a picture above which all is seen")
     parser.add_argument("--limit", type=int, help="frames of each clip of DAVIS")

@@ -29,7 +29,7 @@ VIEWS = ("jitter=0.2", "hue=0.02", "grey=0", "crop_min=0.3", "temperature=0.2")
 TASKS: dict[str, dict[str, Any]] = {
     "classification": {"batch_size": 32},
     "detection": {"model": "faster-rcnn", "set": ("width=64", "hidden=256"), "epochs": 12},
-    "segmentation": {"model": "unet"},
+    "segmentation": {"model": "fpn"},
 }
 SHOWN = {"classification": "top1", "detection": "mAP50", "segmentation": "mIoU"}
 

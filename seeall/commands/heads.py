@@ -36,6 +36,10 @@ def predict(
             help="Of a clip, see anew only what has changed by more than this, pixels being 0 to 1; 0: all.",
         ),
     ] = 0.0,
+    keys: Annotated[
+        int,
+        typer.Option(min=1, help="Name the pixels of one of so many frames of a clip; move that along in the others."),
+    ] = 1,
     ahead: Annotated[
         int, typer.Option(min=1, help="Frames of a clip that the network works on at once, a thread for each.")
     ] = 1,
@@ -47,7 +51,9 @@ def predict(
     listen(quiet)
     from seeall.heads.predict import predict as say
 
-    told = say(run, inputs, out, score=score, tile=tile, rate=rate, reuse=reuse, ahead=ahead, overwrite=overwrite)
+    told = say(
+        run, inputs, out, score=score, tile=tile, rate=rate, reuse=reuse, keys=keys, ahead=ahead, overwrite=overwrite
+    )  # fmt: skip
     tell(told, json_)
 
 

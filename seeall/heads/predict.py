@@ -33,6 +33,7 @@ def predict(
     tile: int = 0,
     rate: float | None = None,
     reuse: float = 0.0,
+    keys: int = 1,
     ahead: int = 1,
     overwrite: bool = False,
 ) -> dict[str, Any]:
@@ -48,11 +49,12 @@ def predict(
     the JSON · tile: side of the pieces, px, in which pictures larger than that are looked at; 0: each as a whole
     rate: frames a second that are taken of a video; the task's own where not given
     reuse: how much pixels in [0, 1] may differ from a frame of the clip whose maps are used again, see `video.skip`; 0:
-    no maps are · ahead: frames of a clip that the network works on at once, see `video.parallel`
+    no maps are · keys: of so many frames of a clip the network sees one, see `video.keys`
+    ahead: frames of a clip that the network works on at once, see `video.parallel`
 
     Returns: what was done, by name.
-    Raises: SeeallError where there is no head, no picture, or `out` holds something; where `reuse` or `ahead` are not
-    for this head, or there is no clip.
+    Raises: SeeallError where there is no head, no picture, or `out` holds something; where `reuse`, `keys` or `ahead`
+    are not for this head, or there is no clip.
     """
     head, recipe = build.load(run)
     if tile and tile < recipe.image_size // 2:
@@ -61,9 +63,9 @@ def predict(
         raise SeeallError(
             f"--tile {tile}: for {recipe.task} a picture is looked at whole, as things move from piece to piece"
         )
-    if tile and (reuse or ahead > 1):
-        raise SeeallError(f"--tile {tile}: pieces have no frames before them; leave --reuse and --ahead out")
-    watch = watching(head, recipe.task, reuse=reuse, ahead=ahead)
+    if tile and (reuse or keys > 1 or ahead > 1):
+        raise SeeallError(f"--tile {tile}: pieces have no frames before them; leave --reuse, --keys and --ahead out")
+    watch = watching(head, recipe.task, reuse=reuse, keys=keys, ahead=ahead)
     kind = kinds.KINDS[recipe.task]
     found = [kind.looks_at(find(text, rate=rate or kind.rate)) for text in inputs]
     clip = [clips(pictures).clip.tolist() if watch else [] for pictures in found]

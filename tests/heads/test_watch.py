@@ -1,4 +1,4 @@
-"""`ssl predict --reuse` and `--ahead`: clips for less, and the same said of them."""
+"""`ssl predict --reuse`, `--keys` and `--ahead`: clips for less, and the same said of them."""
 
 from __future__ import annotations
 
@@ -126,6 +126,20 @@ def test_what_is_reused_is_counted_and_of_one_clip(
     assert lazy["reused"] == 4  # 3 of a, and the last of b, whose first two are not of one size
 
 
+def test_with_keys_some_frames_are_looked_at_and_the_others_follow(
+    heads: Callable[..., Path], clips: Path, tmp_path: Path
+) -> None:
+    """Of `a`, frames 0 and 3 are keys, 1 is moved, 2 is 1 again; of `b` 0, 1, which is larger, and 2 is moved."""
+    predict(heads("segmentation"), [str(clips)], tmp_path / "plain")
+    facts = predict(heads("segmentation"), [str(clips)], tmp_path / "keys", keys=2)
+    assert facts["reused"] == 1 and facts["computed"] == round(4 / 7, 4) and facts["frames_per_second"] > 0
+    plain, keyed = told(tmp_path / "plain")[1], told(tmp_path / "keys")[1]
+    assert [np.array_equal(a, b) for a, b in zip(plain, keyed, strict=True)] == [
+        True, False, False, True, True, True, False
+    ]  # fmt: skip
+    assert np.array_equal(keyed[1], keyed[2])
+
+
 def test_another_clip_does_not_depend_on_the_one_before(
     heads: Callable[..., Path], clips: Path, tmp_path: Path
 ) -> None:
@@ -143,7 +157,10 @@ def test_what_does_not_go_is_said_in_one_line_before_anything_is_written(
     out = tmp_path / "out"
     cases: list[tuple[Path, dict[str, Any], str]] = [
         (heads("segmentation"), {"reuse": 0.1, "ahead": 2}, "--reuse 0.1 and --ahead 2: .*; choose one"),
-        (heads("segmentation"), {"ahead": 2, "tile": 32}, "--tile 32: .* leave --reuse and --ahead out"),
+        (heads("segmentation"), {"ahead": 2, "tile": 32}, "--tile 32: .* leave --reuse, --keys and --ahead out"),
+        (heads("segmentation"), {"keys": 2, "ahead": 2}, "--keys 2 and --ahead 2: .*; choose one"),
+        (heads("segmentation"), {"keys": 2, "tile": 32}, "--tile 32: .* leave --reuse, --keys and --ahead out"),
+        (heads("detection"), {"keys": 2}, "--keys is for heads that name pixels; this one is for detection"),
         (heads("detection"), {"ahead": 2}, "--ahead is for heads of .*; this one is for detection"),
         (heads("flow", build.NONE), {"reuse": 0.1}, "--reuse is for heads that .*; this one is for flow"),
         (heads("segmentation", "vit_tiny"), {"reuse": 0.1}, "a backbone of one stage"),
@@ -160,4 +177,4 @@ def test_what_does_not_go_is_said_in_one_line_before_anything_is_written(
 
 
 def test_neither_is_nothing(heads: Callable[..., Path]) -> None:
-    assert watching(build.load(heads("flow", build.NONE))[0], "flow", reuse=0, ahead=1) is None
+    assert watching(build.load(heads("flow", build.NONE))[0], "flow", reuse=0, keys=1, ahead=1) is None

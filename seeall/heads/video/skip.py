@@ -10,11 +10,9 @@ With threshold 0 and a halo as wide as half the receptive field this is the netw
 one, nor for a network in which everything sees everything: squeeze-and-excitation (MobileNetV3) averages over what it
 is shown, which is then the rectangle. A ViT is refused.
 
-There is no compensation for a moving camera. Maps can be moved by whole cells only, of the coarsest stride where all
-are to fit. In three clips of DAVIS 2017 at 240 px (car-shadow, cows, libby) the share of blocks of 32 px that are like
-those 1, 2, 4 or 8 frames before was, to 0.03, the same with the best translation by multiples of 32 px as with none.
-Moving the kept frame by whole pixels, which only a map of stride 1 could follow, saved a quarter of what had to be seen
-of cows and nothing of the others.
+A camera that moves changes everything: there is nothing to skip in clips of DAVIS 2017 (car-shadow, cows, libby) at
+240 px. Maps can be moved along by whole cells only, of the coarsest stride where all are to fit, and that saves nothing
+there; for what is said of each pixel see `video.keys`.
 """
 
 from __future__ import annotations

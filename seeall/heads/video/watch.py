@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from seeall.backbones.contract import Backbone
 from seeall.catalog import SEMANTIC, STILL
 from seeall.heads.prediction import Prediction
+from seeall.heads.video.keys import Keyed
 from seeall.heads.video.parallel import Parallel
-from seeall.heads.video.skip import Reusing, ReusingNetwork, Unchanged
+from seeall.heads.video.skip import Reuse, Reusing, ReusingNetwork, Unchanged
 from seeall.types import SeeallError
 
 Way = Callable[[Iterable[Tensor]], Iterator[Prediction]]
@@ -28,16 +29,22 @@ class Reused:
     """A head that reuses what it has seen where frames are alike.
 
     Of a network that names pixels all is made anew where something has changed and nowhere else; of others the maps
-    of the backbone. Where nothing has changed at all, the last prediction stands. The head's network is wrapped, and is
-    no longer of use for anything else. settings: of `Reuse`
+    of the backbone. With `keys`, such a network sees one of so many frames, and what it says moves along between. Where
+    nothing has changed at all, the last prediction stands. The head's network is wrapped, and is no longer of use for
+    anything else. settings: of `Reuse`, or of `Keyed`
 
     Raises: SeeallError for a task that is not about single pictures, a network without a backbone, or one that nothing
-    can be kept of.
+    can be kept of; with `keys`, for a task that does not name pixels.
     """
 
-    def __init__(self, head: Any, task: str, **settings: Any) -> None:
+    def __init__(self, head: Any, task: str, *, keys: int = 1, **settings: Any) -> None:
+        self.reuse: Reuse | Keyed
+        if keys > 1 and task not in SEMANTIC:
+            raise SeeallError(f"--keys is for heads that name pixels; this one is for {task}")
         place, backbone = _backbone(head.network, task)
-        if task in SEMANTIC:
+        if keys > 1:
+            self.reuse = head.network = Keyed(head.network, backbone.preprocessing["std"], every=keys, **settings)
+        elif task in SEMANTIC:
             head.network = ReusingNetwork(head.network, backbone, tell=True, **settings)
             self.reuse = head.network.reuse
         else:
@@ -131,13 +138,15 @@ class Watch:
         return {**self.way.facts(), "frames_per_second": round(self.frames / max(self.seconds, 1e-9), 2)}
 
 
-def watching(head: Any, task: str, *, reuse: float, ahead: int) -> Watch | None:
-    """reuse: the threshold of `Reuse`, or 0 · ahead: parts of `Parallel`, or 1 → how clips are watched, if specially.
+def watching(head: Any, task: str, *, reuse: float = 0.0, keys: int = 1, ahead: int = 1) -> Watch | None:
+    """reuse: the threshold of `Reuse`, or 0 · keys: the network sees one of so many frames, see `Keyed`
+    ahead: parts of `Parallel`, or 1 → how clips are watched, if specially.
 
     Raises: SeeallError where a head cannot, or both are asked for.
     """
-    if reuse and ahead > 1:
-        raise SeeallError(f"--reuse {reuse:g} and --ahead {ahead}: maps are kept of one frame at a time; choose one")
-    if reuse:
-        return Watch(Reused(head, task, threshold=reuse))
+    if ahead > 1 and (reuse or keys > 1):
+        asked = f"--reuse {reuse:g}" if reuse else f"--keys {keys}"
+        raise SeeallError(f"{asked} and --ahead {ahead}: what was seen is kept of one frame at a time; choose one")
+    if reuse or keys > 1:
+        return Watch(Reused(head, task, keys=keys, threshold=reuse))
     return Watch(Ahead(head, task, ahead)) if ahead > 1 else None

@@ -19,8 +19,8 @@ asked for, when the answer comes.
 has changed (`seeall.heads.video.skip`), on the same clips, on one frame a hundred times, and on each folder NAME of
 DAVIS, which has frames/*.jpg and masks/*.png, of 0 and 255: frames a second and how many times those of the network
 itself, the share that went through the network, mIoU against what the network itself says and against the truth (for
-DAVIS, J: the IoU of the thing). A second head learns thing and background on the first half of all DAVIS clips, at 240 px, and sees
-the other halves.
+DAVIS, J: the IoU of the thing). A second head learns thing and background on the first half of all DAVIS clips, at
+240 px, and sees the other halves.
 
 Expect of two parts on two idle cores 1.6 times the frames a second of one thread at the least, with connections that
 wait the same mIoU on its own frame, and on a still video 10 times the frames and more. On DAVIS, whose cameras move,

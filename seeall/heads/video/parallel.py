@@ -12,14 +12,17 @@ are parts, and a tick takes as long as the dearest part does. Connections that j
 
 Departures: no network is trained for it, any network will do as it is; parts are cut by cost (see `operations`), not by
 layers; with wait=False the first frame of a clip goes through all parts at once, so that there is something to begin
-with. Ticks are kept by all parts together, so what comes out does not depend on which thread is faster.
+with. With wait=True no tick is kept: a part begins a frame as soon as the part before it is done with it. With
+wait=False all parts keep ticks together, so that what comes out does not depend on which thread is faster.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, final
 
 import torch
@@ -29,7 +32,8 @@ from seeall.data.pixels import cores
 from seeall.heads.video.operations import FRAME, Part, cut, traced
 from seeall.types import SeeallError
 
-Job = tuple[Part, dict[str, Any]]
+Worker = tuple[ThreadPoolExecutor, Part]
+"""A thread, and the part that it works on."""
 
 
 @final
@@ -68,9 +72,13 @@ class Parallel:
         parts = self.cut(first)
         before = torch.get_num_threads()
         try:
-            with ThreadPoolExecutor(len(parts), "part", torch.set_num_threads, (self.threads,)) as pool:
-                clip = _alike(itertools.chain([first], coming), first.shape)
-                yield from _waiting(pool, parts, clip) if self.wait else _newest(pool, parts, clip)
+            with contextlib.ExitStack() as stack:
+                pools = [
+                    stack.enter_context(ThreadPoolExecutor(1, "part", torch.set_num_threads, (self.threads,)))
+                    for _ in parts
+                ]
+                workers, clip = list(zip(pools, parts)), _alike(itertools.chain([first], coming), first.shape)
+                yield from _waiting(workers, clip) if self.wait else _newest(workers, clip)
         finally:
             torch.set_num_threads(before)
 
@@ -83,32 +91,34 @@ def _alike(frames: Iterable[Tensor], shape: torch.Size) -> Iterator[Tensor]:
         yield frame
 
 
-def _tick(pool: ThreadPoolExecutor, jobs: Sequence[Job]) -> list[dict[str, Any]]:
-    """What each part gives. Raises what any of them raised."""
-    return list(pool.map(lambda job: job[0](job[1]), jobs))
+def _waiting(workers: Sequence[Worker], frames: Iterator[Tensor]) -> Iterator[Tensor]:
+    under_way: deque[Future[dict[str, Any]]] = deque()
+    (result,) = workers[-1][1].gives
+    for frame in frames:
+        done: Future[dict[str, Any]] | None = None
+        for pool, part in workers:
+            done = pool.submit(_after, done, part, {FRAME: frame})
+        assert done is not None
+        under_way.append(done)
+        if len(under_way) == len(workers):
+            yield under_way.popleft().result()[result]
+    for done in under_way:
+        yield done.result()[result]
 
 
-def _waiting(pool: ThreadPoolExecutor, parts: Sequence[Part], frames: Iterator[Tensor]) -> Iterator[Tensor]:
-    under_way: list[dict[str, Any]] = []
-    """The values of each frame, the youngest frame first: the k-th is at part k."""
-    (result,) = parts[-1].gives
-    nothing: dict[str, Any] = {}
-    for frame in itertools.chain(frames, itertools.repeat(None, len(parts) - 1)):
-        under_way.insert(0, nothing if frame is None else {FRAME: frame})
-        at_work = [(part, values) for part, values in zip(parts, under_way) if values]
-        for (_, values), given in zip(at_work, _tick(pool, at_work)):
-            values |= given
-        if len(under_way) == len(parts):
-            yield under_way.pop()[result]
+def _after(before: Future[dict[str, Any]] | None, part: Part, frame: dict[str, Any]) -> dict[str, Any]:
+    """What is known of a frame after this part."""
+    known = before.result() if before else frame
+    return known | part(known)
 
 
-def _newest(pool: ThreadPoolExecutor, parts: Sequence[Part], frames: Iterator[Tensor]) -> Iterator[Tensor]:
+def _newest(workers: Sequence[Worker], frames: Iterator[Tensor]) -> Iterator[Tensor]:
     values: dict[str, Any] = {}
-    (result,) = parts[-1].gives
+    (result,) = workers[-1][1].gives
     for frame in frames:
         values[FRAME] = frame
-        together = [parts] if len(values) > 1 else [[part] for part in parts]
+        together = [workers] if len(values) > 1 else [[worker] for worker in workers]
         for some in together:
-            for given in _tick(pool, [(part, values) for part in some]):
-                values |= given
+            for given in [pool.submit(part, dict(values)) for pool, part in some]:
+                values |= given.result()
         yield values[result]

@@ -9,9 +9,10 @@ nothing or from `--start`, and then sees clips that are new to it. Ways take tur
 on the machine falls on all; frames a second are medians. Frames are in memory; resizing them and reading the answer off
 the logits count, for every way.
 
-`parallel`: the network frame by frame, on one thread and on all, and cut in `--parts` parts that work at once, on
-cores / parts threads each, with connections that wait and with ones that carry the newest
-(`seeall.heads.video.parallel`). Latency, in ms, is from when a frame is asked for to when its answer comes, the median.
+`parallel`: the network frame by frame, on one thread and on all; a frame on each core, which is what the cores have to
+give; and cut in `--parts` parts that work at once, on cores / parts threads each, with connections that wait and with
+ones that carry the newest (`seeall.heads.video.parallel`). Latency, in ms, is from when a frame is asked for to when
+its answer comes, the median.
 mIoU is against the truth of the answer's own frame, and against that of the frame that is on the screen, the last one
 asked for, when the answer comes.
 
@@ -37,6 +38,7 @@ import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -142,6 +144,16 @@ def plainly(head: Any, threads: int) -> Callable[[Iterable[Tensor]], Iterator[Pr
     return see
 
 
+def copies(head: Any, threads: int) -> Callable[[Iterable[Tensor]], Iterator[Prediction]]:
+    """Whole frames, one on each thread: what the cores have to give."""
+
+    def see(frames: Iterable[Tensor]) -> Iterator[Prediction]:
+        with ThreadPoolExecutor(threads, "frame", torch.set_num_threads, (1,)) as pool:
+            yield from pool.map(lambda frame: head.predict([frame])[0], frames)
+
+    return see
+
+
 def score(head: Any, said: Said, truths: Sequence[Truth]) -> float:
     """mIoU; where there are two classes, the IoU of the second one, which DAVIS calls J, all frames together; 100 where
     neither says that there is any. Percent."""
@@ -159,6 +171,7 @@ def parallel(options: argparse.Namespace) -> list[dict[str, Any]]:
     run, clips = scenes(options)
     head: Any = build.load(run)[0].cpu()
     ways: dict[str, Any] = {f"{n} thread{'s' * (n > 1)}": plainly(head, n) for n in dict.fromkeys([1, cores()])}
+    ways[f"{cores()} frames at once"] = copies(head, cores())
     for parts in options.parts:
         for wait in (True, False):
             ways[f"{parts} parts, {'wait' if wait else 'newest'}"] = Ahead(head, "segmentation", parts, wait=wait)

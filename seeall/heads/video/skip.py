@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from seeall.backbones.contract import Backbone, average, pad_to
+from seeall.backbones.contract import Backbone, average
 from seeall.heads.video.regions import CELL, Box, area, boxes, differing, grown, joined
 from seeall.types import SeeallError
 
@@ -187,9 +187,10 @@ def _averages(backbone: Backbone) -> bool:
 class ReusingNetwork(nn.Module):
     """A network that names pixels, whole: its backbone and its decoder see what has changed and nothing else.
 
-    network: x (B, 3, H, W) normalised → logits (B, K, H, W), in evaluation mode, on `backbone`. Pictures are filled up,
-    on the right and below, to multiples of the coarsest stride, lest maps that are enlarged fit less well in a
-    rectangle than in the picture. With `tell`, it raises `Unchanged` where nothing has changed.
+    network: x (B, 3, H, W) normalised → logits (B, K, H, W), in evaluation mode, on `backbone`. Where a side is not a
+    multiple of the coarsest stride, maps are enlarged a little more in the whole picture than in a rectangle that does
+    not reach from edge to edge, and what is pasted is off by less than a cell. With `tell`, it raises `Unchanged` where
+    nothing has changed.
 
     Raises: SeeallError for a backbone of one stage.
     """
@@ -198,17 +199,16 @@ class ReusingNetwork(nn.Module):
         super().__init__()
         if len(backbone.strides) < 2:
             raise SeeallError("a backbone of one stage, as a ViT is, sees the whole picture at once: nothing to reuse")
-        self.network, self.tell, self.align = network.eval(), tell, max(backbone.strides)
+        self.network, self.tell = network.eval(), tell
         std = backbone.preprocessing["std"]
-        self.reuse = Reuse(lambda x: [network(x)], (1,), std, self.align, **settings)
+        self.reuse = Reuse(lambda x: [network(x)], (1,), std, max(backbone.strides), **settings)
 
     def forward(self, x: Tensor) -> Tensor:
         """The logits, of B frames in their order."""
-        height, width = x.shape[2:]
         logits = []
         for one in torch.split(x, 1):
-            (scores,), changed = self.reuse(pad_to(one, self.align))
+            (scores,), changed = self.reuse(one)
             if self.tell and not changed:
                 raise Unchanged
-            logits.append(scores[..., :height, :width])
+            logits.append(scores)
         return torch.cat(logits)

@@ -29,7 +29,7 @@ VIEWS = ("jitter=0.2", "hue=0.02", "grey=0", "crop_min=0.3", "temperature=0.2")
 TASKS: dict[str, dict[str, Any]] = {
     "classification": {"batch_size": 32},
     "detection": {"model": "faster-rcnn", "set": ("width=64", "hidden=256"), "epochs": 12},
-    "segmentation": {"model": "fpn"},
+    "segmentation": {"model": "fpn", "epochs": 12},
 }
 SHOWN = {"classification": "top1", "detection": "mAP50", "segmentation": "mIoU"}
 
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--only", default=",".join(TASKS))
     parser.add_argument("--pretrain-epochs", type=int, default=48)
-    parser.add_argument("--epochs", type=int, default=30, help="of classification and segmentation")
+    parser.add_argument("--epochs", type=int, default=30, help="of classification")
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--pretrain-set", action="append", default=[])
     parser.add_argument("--set", action="append", default=[])

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from seeall import cli
 from seeall.backbones.load import build as build_backbone
 from seeall.heads import build
 from seeall.heads.about import About
@@ -174,6 +175,22 @@ def test_what_does_not_go_is_said_in_one_line_before_anything_is_written(
         with pytest.raises(SeeallError, match="no two frames of one clip"):
             predict(heads("segmentation"), [str(clips / "a" / "0.png")], out, **settings)
         assert not out.exists()
+
+
+@pytest.mark.parametrize(("words", "facts"), [
+    (("--reuse", "0.000001"), {"computed": 0.8571, "reused": 1}), (("--keys", "2"), {"computed": 0.5714, "reused": 1}),
+    (("--ahead", "2"), {"parts": 2}),
+])  # fmt: skip
+def test_by_the_command(
+    words: tuple[str, ...], facts: dict[str, float], heads: Callable[..., Path], clips: Path, tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:  # fmt: skip
+    run = heads("segmentation")
+    assert cli.run(["predict", str(run), str(clips), "--out", str(tmp_path / "out"), "--json", *words]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert {key: said[key] for key in facts} == pytest.approx(facts, abs=0.03) and said["frames_per_second"] > 0
+    assert cli.run(["predict", str(run), str(clips), "--out", str(tmp_path / "no"), *words, "--tile", "32"]) == 2
+    assert "pieces have no frames before them" in capsys.readouterr().err and not (tmp_path / "no").exists()
 
 
 def test_neither_is_nothing(heads: Callable[..., Path]) -> None:

@@ -2,8 +2,8 @@
 
 Deep Feature Flow (Zhu, Xiong, Dai, Yuan and Wei 2017, arXiv:1611.07715) carries features from key frames to the others
 by a network for flow, which has to be learnt and costs time. Here logits are carried, from frame to frame, by matching
-windows (`video.match`): a twentieth of a ResNet-18's time, by whole pixels, with nothing to learn. What comes into view
-between keys is taken for what was near it, until the next one.
+windows (`video.match`), by whole pixels and with nothing to learn: some 7 ms at 240 px, where a U-Net over ResNet-18
+takes 140. What comes into view between keys is taken for what was near it, until the next one.
 """
 
 from __future__ import annotations

@@ -49,7 +49,8 @@ def predict(
     the JSON · tile: side of the pieces, px, in which pictures larger than that are looked at; 0: each as a whole
     rate: frames a second that are taken of a video; the task's own where not given
     reuse: how much pixels in [0, 1] may differ from a frame of the clip whose maps are used again, see `video.skip`; 0:
-    no maps are · keys: of so many frames of a clip the network sees one, see `video.keys`
+    no maps are · keys: of so many frames of a clip the network sees one, see `video.keys`; then
+    `reuse` is how much a frame may differ from the one before to be the same again
     ahead: frames of a clip that the network works on at once, see `video.parallel`
 
     Returns: what was done, by name.

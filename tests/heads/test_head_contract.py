@@ -22,7 +22,7 @@ from seeall.data.annotations.layouts import find_annotated
 from seeall.heads import build
 from seeall.heads.about import About
 from seeall.heads.augment import Augment
-from seeall.heads.export import TOLERANCE, apart, export
+from seeall.heads.export import TOLERANCE, _checked, apart, export
 from seeall.heads.feed import HeadBatch
 from seeall.heads.finetune import finetune
 from seeall.heads.maps import Maps
@@ -252,6 +252,22 @@ def test_boxes_of_large_pictures_may_differ_by_a_step_of_float32() -> None:
     assert apart([small], [small + 0.01], boxes=True) == pytest.approx(0.01, rel=1e-3)
     nothing = [np.zeros((0, 4), np.float32), np.zeros(0, int), np.zeros(0, np.float32)]
     assert apart(nothing, nothing, boxes=True) == 0 and apart(said, nothing, boxes=True) == float("inf")
+
+
+@pytest.mark.parametrize(("wrong", "passes"), [({0}, True), ({0, 1}, True), ({0, 1, 2}, False)])
+def test_a_detector_says_the_same_if_it_does_of_one_picture_with_things(wrong: set[int], passes: bool) -> None:
+    def says(picture: Tensor) -> tuple[Tensor, ...]:
+        number = len(picture)
+        boxes = torch.tensor([[1.0, 2.0, 3.0, 4.0 + number]])
+        return boxes, torch.tensor([0]), torch.tensor([1.0])
+
+    def exported(picture: Tensor) -> list[Any]:
+        boxes, labels, scores = (part.numpy() for part in says(picture))
+        return [boxes + 9 * (len(picture) in wrong), labels, scores]
+
+    pictures = [torch.zeros(number, 3) for number in range(3)]
+    difference = _checked(says, exported, pictures, True)  # type: ignore[arg-type]
+    assert (difference <= TOLERANCE) is passes
 
 
 @pytest.mark.slow

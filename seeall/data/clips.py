@@ -16,6 +16,14 @@ from seeall.data.video import Frame
 from seeall.types import SeeallError
 
 
+class NoClip(SeeallError):
+    """Nothing among the pictures of `source` moves, for this reason."""
+
+    def __init__(self, source: str, reason: str) -> None:
+        super().__init__(f"{source} has {reason}; give videos, or a sub-folder of frames for each clip")
+        self.reason = reason
+
+
 @dataclasses.dataclass(frozen=True)
 class Clips:
     """clip: (n,) int64, the number of each picture's clip · seconds: (n,) float64 within it · names: of the clips"""
@@ -42,7 +50,7 @@ def clips(pictures: Pictures, fps: float = 24.0) -> Clips:
 
     fps: frames a second of folders of frames, which do not say
 
-    Raises: SeeallError where no clip has two frames, or fps is not above 0.
+    Raises: NoClip where no clip has two frames; SeeallError where fps is not above 0.
     """
     if not 0 < fps < math.inf:
         raise SeeallError(f"fps is {fps}: choose a number above 0; 24 is usual")
@@ -50,10 +58,7 @@ def clips(pictures: Pictures, fps: float = 24.0) -> Clips:
     if max(Counter(name for name, _ in where).values(), default=0) < 2:
         films = any(isinstance(key, Frame) for key in pictures.keys)
         also = ": its videos are damaged, or of one frame" if films else ""
-        raise SeeallError(
-            f"{pictures.source} has no two frames of one clip{also}; give videos, or a sub-folder of frames for each "
-            "clip"
-        )
+        raise NoClip(pictures.source, f"no two frames of one clip{also}")
     number: dict[str, int] = {}
     clip = [number.setdefault(name, len(number)) for name, _ in where]
     seconds = torch.tensor([time for _, time in where], dtype=torch.float64)

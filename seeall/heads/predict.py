@@ -11,11 +11,12 @@ import numpy as np
 import torch
 
 from seeall.console import bar
-from seeall.data.clips import clips
+from seeall.data.clips import NoClip, clips
 from seeall.data.decode import Pixels, Unreadable
 from seeall.data.pictures import Pictures, find
 from seeall.heads import build, kinds, tiles
 from seeall.heads.book import Book, clear, moment, prepare
+from seeall.heads.kinds import Kind
 from seeall.heads.prediction import Head, Prediction, together
 from seeall.heads.video.watch import Watch, watching
 from seeall.types import SeeallError
@@ -55,7 +56,7 @@ def predict(
 
     Returns: what was done, by name.
     Raises: SeeallError where there is no head, no picture, or `out` holds something; where `reuse`, `keys` or `ahead`
-    are not for this head, or there is no clip.
+    are not for this head, or a head that sees clips gets none.
     """
     head, recipe = build.load(run)
     if tile and tile < recipe.image_size // 2:
@@ -68,10 +69,11 @@ def predict(
         raise SeeallError(f"--tile {tile}: pieces have no frames before them; leave --reuse, --keys and --ahead out")
     watch = watching(head, recipe.task, reuse=reuse, keys=keys, ahead=ahead)
     kind = kinds.KINDS[recipe.task]
-    found = [kind.looks_at(find(text, rate=rate or kind.rate)) for text in inputs]
+    found, still = _found(inputs, kind, rate)
     clip = [clips(pictures).clip.tolist() if watch else [] for pictures in found]
     prepare(out, overwrite, [pictures.root for pictures in found])
     book = Book(out, recipe.task, recipe.classes, score)
+    book.skipped += still
     with bar("predicting", sum(map(len, found))) as progress:
         for pictures, of in zip(found, clip):
             readable = _readable(pictures, book)
@@ -84,6 +86,20 @@ def predict(
         clear(out)
         raise SeeallError(f"none of the pictures can be read; the first: {book.skipped[0][0]} ({book.skipped[0][1]})")
     return book.close() | (watch.facts() if watch else {})
+
+
+def _found(inputs: Sequence[str], kind: Kind, rate: float | None) -> tuple[list[Pictures], list[tuple[str, str]]]:
+    """What is looked at, and which inputs are not, and why, as nothing moves in them. Raises NoClip if in none."""
+    found, still = list[Pictures](), list[tuple[str, str]]()
+    for text in inputs:
+        pictures = find(text, rate=rate or kind.rate)
+        try:
+            found.append(kind.looks_at(pictures))
+        except NoClip as fault:
+            if len(inputs) == len(still) + 1:
+                raise
+            still.append((text, fault.reason))
+    return found, still
 
 
 def _readable(pictures: Pictures, book: Book) -> Iterator[tuple[int, Pixels]]:

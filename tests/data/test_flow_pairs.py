@@ -102,6 +102,27 @@ def test_each_layout_is_recognised(kind: str, tmp_path: Path) -> None:
     assert found.pictures.fingerprint() == find_pairs(str(tmp_path / inside)).pictures.fingerprint()
 
 
+@pytest.mark.parametrize(
+    ("kind", "lost", "frames"),
+    [
+        ("chairs", "data/00002_flow.flo", ["00002_img1.ppm"]),
+        ("sintel", "training/flow/alley/frame_0010.flo", [f"{r}/alley/frame_0010.png" for r in ("clean", "final")]),
+        ("kitti", "training/flow_occ/000000_10.png", ["image_2/000000_10.png"]),
+        ("middlebury", "other-gt-flow/Grove/flow10.flo", ["../other-data/Grove/frame10.png"]),
+    ],
+)
+def test_pairs_without_flow_are_left_out_by_name(kind: str, lost: str, frames: list[str], tmp_path: Path) -> None:
+    write, inside, ids, _ = LAYOUTS[kind]
+    write(tmp_path)
+    (tmp_path / "FlyingChairs_train_val.txt").unlink(missing_ok=True)
+    assert not find_pairs(str(tmp_path / inside)).repairs
+    (tmp_path / lost).unlink()
+    found = find_pairs(str(tmp_path / inside))
+    assert len(found) == len(ids) - len(frames)
+    assert [name.removeprefix("data/") for name, _ in found.repairs] == frames
+    assert all(what == "pair without flow left out: give it one, or take it away" for _, what in found.repairs)
+
+
 def test_what_is_hidden_and_what_is_not_known(tmp_path: Path) -> None:
     sintel(tmp_path / "s")
     motion = find_pairs(str(tmp_path / "s")).truth(0, *SIZE).motion

@@ -133,6 +133,20 @@ def test_a_detector_writes_a_video_too(ssl: Ssl, tmp_path: Path) -> None:
     assert code == 0 and len(video.probe(str(tmp_path / "p/videos/walk.mp4"))) == 4, err
 
 
+def test_a_video_in_which_nothing_moves_does_not_keep_others_from_being_seen(
+    runs: Path, ssl: Ssl, tmp_path: Path
+) -> None:
+    seen, still = film(tmp_path / "walk.mp4"), tmp_path / "broken.mp4"
+    still.write_bytes(b"no film at all")
+    ask = ("predict", runs / "inflated", still)
+    code, out, err = ssl(*ask, seen, "--out", tmp_path / "p", "--json", "--quiet")
+    assert code == 0 and json.loads(out)["pictures"] == json.loads(out)["skipped"] == 1, err
+    rows = (tmp_path / "p/skipped.csv").read_text().splitlines()
+    assert rows[1:] == [f'{still},"no two frames of one clip: its videos are damaged, or of one frame"']
+    code, _, err = ssl(*ask, still, "--out", tmp_path / "q")
+    assert code == 2 and "no two frames of one clip" in err and not (tmp_path / "q").exists()
+
+
 @every_model
 def test_resumed_it_ends_as_if_never_stopped(model: str, runs: Path, tmp_path: Path, at: Callable[[int], None]) -> None:
     at(3)

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -91,13 +92,15 @@ def find_pairs(data: str, *, layout: Layout = "auto", passes: Passes = "both", g
         for file in (pair.first, pair.second, pair.flow):
             if file is not None and not Path(file).is_file():
                 raise SeeallError(f"{file}: no such file, but {data} has the rest of pair {pair.id}")
+    bare = [] if root.is_file() else _without_flow(home, kind, found)
     splits = [pair.split for pair in found]
     pictures = Pictures(
         data, [pair.id for pair in found], [(pair.first, pair.second) for pair in found], read_frames,
         splits=splits if any(splits) else None, root=root if root.is_dir() else None,
     )  # fmt: skip
     known = frozenset({"flow"} if all(pair.flow for pair in found) else set[str]())
-    return Annotated(pictures, (), known, found, _interpret)
+    repairs = [(name, "pair without flow left out: give it one, or take it away") for name in bare]
+    return Annotated(pictures, (), known, found, _interpret, repairs)
 
 
 def pairs_in(pictures: Pictures) -> Pictures:
@@ -237,6 +240,19 @@ def _middlebury(home: Path) -> list[Pair]:
         first, second = (_picture(frames / name) for name in ("frame10", "frame11"))
         found.append(Pair(file.parent.name, first, second, str(file)))
     return found
+
+
+_FIRST = {"chairs": "*_img1.*", "sintel": "*.*", "kitti": "*_10.*", "middlebury": "*/frame10.*"}
+
+
+def _without_flow(home: Path, kind: str, found: list[Pair]) -> list[str]:
+    """First frames beside those of `found` that have a second one, but no flow, as paths below `home`."""
+    folders = {Path(pair.first).parents[kind == "middlebury"] for pair in found}
+    firsts = {file for folder in folders for file in folder.glob(_FIRST[kind])} - {Path(pair.first) for pair in found}
+    return sorted(
+        os.path.relpath(file, home) for file in firsts
+        if file.suffix.lower() in EXTENSIONS and Path(_picture(file.with_name(_next(file.stem)))).is_file()
+    )  # fmt: skip
 
 
 _MARKS = {"chairs": _is_chairs, "sintel": _is_sintel, "kitti": _is_kitti, "middlebury": _is_middlebury}

@@ -49,6 +49,7 @@ class Recipe:
 
     classes: names · image_size: shorter side of pictures, px · settings: of the model and of the task, by role
     anchors: what a detector took · flow: the recipe of the head of flow that it holds
+    rate: frames a second that it learnt from, where that was chosen
     """
 
     task: str
@@ -60,6 +61,7 @@ class Recipe:
     settings: dict[str, dict[str, Any]] = field(default_factory=dict)
     anchors: Any = None
     flow: dict[str, Any] | None = None
+    rate: float | None = None
 
 
 def check(task: str, model: str | None) -> str:

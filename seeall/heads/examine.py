@@ -66,7 +66,7 @@ def examine(run: str | Path, data: str, *, limit: int | None = None, seed: int =
     """
     head, recipe = build.load(run)
     kind = kinds.KINDS[recipe.task]
-    annotated = kind.find(data, **settings)
+    annotated = kind.find(data, **({kind.pace: recipe.rate} if recipe.rate else {}) | settings)
     strange = [name for name in annotated.classes if name not in recipe.classes]
     if list(annotated.classes) != list(recipe.classes):
         raise SeeallError(

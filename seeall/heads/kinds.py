@@ -13,7 +13,7 @@ from seeall.data.motion.actions import clips_in, find_actions
 from seeall.data.motion.masked import find_masked
 from seeall.data.motion.pairs import find_pairs, pairs_in
 from seeall.data.motion.stretches import find_stretches, frames_in
-from seeall.data.pictures import Pictures
+from seeall.data.pictures import Pictures, find
 from seeall.data.video import RATE
 from seeall.heads.action.augment import ClipAugment
 from seeall.heads.augment import Augment
@@ -41,6 +41,7 @@ class Kind:
     batch: pictures a step · backbone: the usual one
     own_size: whether pictures are judged as large as they are, and learnt from in windows; else all are scaled
     looks_at: pictures without a truth → what a head is asked about · rate: frames a second that are taken of a video
+    pace: the setting of `finder` and `looks_at` that says how many, where a head is to see as many as it learnt from
     spread: what is learnt from, and all there is → all that can be learnt from, with settings by its signature
     """
 
@@ -50,8 +51,9 @@ class Kind:
     batch: int = 8
     backbone: str = "resnet18"
     own_size: bool = False
-    looks_at: Callable[[Pictures], Pictures] = single
+    looks_at: Callable[..., Pictures] = single
     rate: float = RATE
+    pace: str = ""
     spread: Callable[..., Annotated] = as_it_is
     told: tuple[str, ...] = ()
     also: tuple[str, ...] = ()
@@ -59,6 +61,11 @@ class Kind:
     def find(self, data: str, **settings: Any) -> Annotated:
         """What `data` names, for this task."""
         return self.finder(data, *self.also, **settings)
+
+    def look(self, data: str, rate: float | None) -> Pictures:
+        """What a head is asked about that `data` names. rate: frames a second; None takes the usual ones."""
+        rate = rate or self.rate
+        return self.looks_at(find(data, rate=rate), **{self.pace: rate} if self.pace else {})
 
 
 def _still(task: str, best: str, batch: int = 8) -> Kind:
@@ -71,7 +78,9 @@ KINDS: Mapping[str, Kind] = {
     "instance": _still("instance", "mAP"),
     "segmentation": _still("segmentation", "mIoU"),
     "video-segmentation": Kind(finder=find_masked, augment=Augment, best="mIoU", spread=spread),
-    "action": Kind(finder=find_actions, augment=ClipAugment, best="top1", looks_at=clips_in, told=("frames",)),
+    "action": Kind(
+        finder=find_actions, augment=ClipAugment, best="top1", looks_at=clips_in, pace="fps", told=("frames",)
+    ),
     "flow": Kind(
         finder=find_pairs,
         augment=FlowAugment,

@@ -39,6 +39,7 @@ class Plan:
     """What a run is made of; whatever is wrong with its settings is found here, before a picture is read.
 
     find: data → pictures and their truth · spread: see `kinds.Kind` · settings: of the model and its loss, by role
+    rate: frames a second, where they were chosen and matter to the head
     world: what is varied while the head copes, or None; `randomise`: how
     """
 
@@ -49,6 +50,7 @@ class Plan:
     spread: Callable[[Annotated, Annotated], Annotated]
     backbone: Callable[[int], tuple[Backbone | None, str, dict[str, Any]]]
     settings: dict[str, dict[str, Any]]
+    rate: float | None
     augment: Augmentation
     world: Scenes | None
     randomise: dict[str, Any]
@@ -84,6 +86,7 @@ class Plan:
                 _backbone, "none" if known else settings["start"], name, {**own, **chosen.get("backbone", {})}
             ),
             {role: chosen[role] for role in ("model", "loss", "task") if role in chosen},
+            chosen["annotations"].get(kind.pace),
             kind.augment(*_told(kind, roles, chosen), **chosen["augment"]),
             _world(settings["data"]) if how_varied["widen"] else None,
             how_varied,

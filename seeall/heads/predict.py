@@ -13,7 +13,7 @@ import torch
 from seeall.console import bar
 from seeall.data.clips import NoClip, clips
 from seeall.data.decode import Pixels, Unreadable
-from seeall.data.pictures import Pictures, find
+from seeall.data.pictures import Pictures
 from seeall.heads import build, kinds, tiles
 from seeall.heads.book import Book, clear, moment, prepare
 from seeall.heads.kinds import Kind
@@ -48,7 +48,8 @@ def predict(
 
     inputs: files, folders, manifests, videos, scenes:… · score: the least of things that are drawn; all found are in
     the JSON · tile: side of the pieces, px, in which pictures larger than that are looked at; 0: each as a whole
-    rate: frames a second that are taken of a video; the task's own where not given
+    rate: frames a second that are taken of a video; where not given, as many as the head has learnt from, or the
+    task's own
     reuse: how much pixels in [0, 1] may differ from a frame of the clip whose maps are used again, see `video.skip`; 0:
     no maps are · keys: of so many frames of a clip the network sees one, see `video.keys`; then
     `reuse` is how much a frame may differ from the one before to be the same again
@@ -69,7 +70,7 @@ def predict(
         raise SeeallError(f"--tile {tile}: pieces have no frames before them; leave --reuse, --keys and --ahead out")
     watch = watching(head, recipe.task, reuse=reuse, keys=keys, ahead=ahead)
     kind = kinds.KINDS[recipe.task]
-    found, still = _found(inputs, kind, rate)
+    found, still = _found(inputs, kind, rate or recipe.rate)
     clip = [clips(pictures).clip.tolist() if watch else [] for pictures in found]
     prepare(out, overwrite, [pictures.root for pictures in found])
     book = Book(out, recipe.task, recipe.classes, score)
@@ -92,9 +93,8 @@ def _found(inputs: Sequence[str], kind: Kind, rate: float | None) -> tuple[list[
     """What is looked at, and which inputs are not, and why, as nothing moves in them. Raises NoClip if in none."""
     found, still = list[Pictures](), list[tuple[str, str]]()
     for text in inputs:
-        pictures = find(text, rate=rate or kind.rate)
         try:
-            found.append(kind.looks_at(pictures))
+            found.append(kind.look(text, rate))
         except NoClip as fault:
             if len(inputs) == len(still) + 1:
                 raise

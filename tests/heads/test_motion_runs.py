@@ -16,6 +16,9 @@ from seeall import catalog
 from seeall.data import video
 from seeall.data.motion import fields
 from seeall.data.motion.movie import Movie
+from seeall.heads import build
+from seeall.heads.action.task import Action
+from seeall.heads.examine import examine
 from seeall.heads.export import TOLERANCE, export
 from seeall.heads.finetune import finetune
 from seeall.heads.plan import parts
@@ -122,6 +125,23 @@ def test_flow_of_a_folder_of_frames_and_what_happens_in_a_clip(runs: Path, ssl: 
     assert code == 0 and json.loads(out)["pictures"] == 1
     (image,) = json.loads((tmp_path.with_name("a") / "predictions.json").read_text())["images"]
     assert image["file_name"] == "walk.mp4" and len(image["classes"]) >= 2
+
+
+def test_a_head_sees_as_many_frames_a_second_as_it_learnt_from(
+    ssl: Ssl, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trained(tmp_path / "run", "per-frame", set=("fps=5",))
+    assert build.describe(tmp_path / "run").rate == 5
+    seen, own = list[int](), Action.predict
+    monkeypatch.setattr(Action, "predict", lambda head, clips: seen.extend(map(len, clips)) or own(head, clips))
+    ask = ("predict", tmp_path / "run", film(tmp_path / "walk.mp4", 8), "--overwrite", "--out", tmp_path / "p")
+    for options in ((), ("--rate", 10)):
+        code, _, err = ssl(*ask, *options)
+        assert code == 0, err
+    assert seen == [4, 8]
+    examined = examine(tmp_path / "run", WORLDS["action"])
+    assert len(examined.examples[0].pixels) == 4 and len(examined.examples) < 12  # 6 frames at 8 a second; held back
+    assert len(examine(tmp_path / "run", WORLDS["action"], fps=8.0).examples[0].pixels) == 6
 
 
 def test_a_detector_writes_a_video_too(ssl: Ssl, tmp_path: Path) -> None:

@@ -105,6 +105,17 @@ def test_two_frames_seen_at_once_begin_with_what_was_learnt_of_one() -> None:
         refine.paired(backbone)
 
 
+def test_outputs_of_the_same_weights_mean_as_many_px_as_the_unit() -> None:
+    maps = [torch.rand(1, 4, 8, 8), torch.rand(1, 6, 4, 4), torch.rand(1, 8, 2, 2)]
+    said = []
+    for unit in (2.0, 20.0):
+        torch.manual_seed(0)
+        said.append(refine.Refinement([4, 6, 8], 32, False, unit)(maps))
+    assert [flow.shape[2] for flow in said[0]] == [8, 4, 2]
+    for few, many in zip(*said):
+        torch.testing.assert_close(10 * few, many)
+
+
 @pytest.mark.parametrize(("reach", "step"), [(2, 1), (4, 2), (5, 2), (0, 1), (3, 3)])
 def test_correlation_is_its_definition(reach: int, step: int) -> None:
     torch.manual_seed(reach)

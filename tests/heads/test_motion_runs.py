@@ -191,6 +191,8 @@ def test_exported_it_says_the_same(model: str, runs: Path, tmp_path: Path) -> No
         ("flow", {"model": "raft", "start": "none", "backbone": "resnet18"}, "encoders of its own"),
         ("flow", {"model": "raft", "start": "none", "freeze": "backbone"}, "encoders of its own"),
         ("flow", {"model": "flownetc", "set": ("step=9", "reach=3")}, "'step' is 9"),
+        ("flow", {"model": "flownetc", "set": ("unit=-1",)}, "'unit' is"),
+        ("flow", {"set": ("unit=0",)}, "'unit' is 0"),
         ("flow", {"set": ("zoom_min=3",)}, "zoom_min"), ("flow", {"set": ("gap=9",)}, "frames=10 or more"),
         ("action", {"set": ("frames=0",)}, "'frames' is 0"), ("action", {"set": ("kernel=2",)}, "odd number"),
         ("action", {"set": ("fps=0",)}, "'fps' is 0"), ("action", {"set": ("flip=3",)}, "'flip' is 3"),

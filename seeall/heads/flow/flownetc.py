@@ -30,14 +30,15 @@ class FlowNetC(nn.Module):
 
     reach: how far apart places may lie that are compared, in steps of 8 px · step: every so manieth of them is
     width: channels after the comparison; twice and four times as many at strides 16 and above
-    finest: the smallest stride that flow is said at, px · norm: BatchNorm in what is not the backbone
+    finest: the smallest stride that flow is said at, px · unit: px that an output of 1 means, see `refine.Refinement`
+    norm: BatchNorm in what is not the backbone
 
     Raises: SeeallError where `step` is larger than `reach`, or the backbone has no map of stride 8.
     """
 
     def __init__(
         self, backbone: Backbone, *, reach: int = 20, step: int = 2, width: int = 256, finest: int = 4,
-        norm: bool = True,
+        unit: float = 5.0, norm: bool = True,
     ) -> None:  # fmt: skip
         super().__init__()
         if step > reach:
@@ -59,7 +60,7 @@ class FlowNetC(nn.Module):
             self.beside.append(strides.index(stride) if stride in strides else None)
             before = own
             sides.append(own + (channels[strides.index(stride)] if stride in strides else 0))
-        self.refine = refine.Refinement([*(channels[i] for i in self.fine), *sides], 2 * width, norm)
+        self.refine = refine.Refinement([*(channels[i] for i in self.fine), *sides], 2 * width, norm, unit)
 
     def forward(self, first: Tensor, second: Tensor) -> list[Tensor]:
         """(B, 2, ⌈H/s⌉, ⌈W/s⌉) for each stride s from `finest` to 64."""

@@ -20,14 +20,16 @@ class FlowNetS(nn.Module):
     """Frames (B, 3, H, W) each, normalised → flows from the first to the second, px, finest first.
 
     width: channels of the refinement at its coarsest · finest: the smallest stride that flow is said at, px
-    norm: BatchNorm in the refinement
+    unit: px that an output of 1 means, see `refine.Refinement` · norm: BatchNorm in the refinement
     """
 
-    def __init__(self, backbone: Backbone, *, width: int = 512, finest: int = 4, norm: bool = True) -> None:
+    def __init__(
+        self, backbone: Backbone, *, width: int = 512, finest: int = 4, unit: float = 5.0, norm: bool = True
+    ) -> None:
         super().__init__()
         self.maps = Maps(refine.paired(backbone), finest)
         self.used = [i for i, stride in enumerate(self.maps.strides) if stride >= finest]
-        self.refine = refine.Refinement([self.maps.channels[i] for i in self.used], width, norm)
+        self.refine = refine.Refinement([self.maps.channels[i] for i in self.used], width, norm, unit)
 
     def forward(self, first: Tensor, second: Tensor) -> list[Tensor]:
         """(B, 2, ⌈H/s⌉, ⌈W/s⌉) for each stride s from `finest` on."""

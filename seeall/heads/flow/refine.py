@@ -8,6 +8,7 @@ made to meet by cutting.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from typing import final
 
@@ -19,8 +20,6 @@ from seeall.backbones.contract import Backbone
 from seeall.backbones.flownet import layer
 from seeall.types import SeeallError
 
-_UNIT = 20.0
-"""What an output of 1 means, px, so that outputs are small numbers."""
 _WEIGHTS = (1, 2, 4, 16, 64)
 """Of a place at the finest scale, the next coarser one, …; of coarser ones still as of the last."""
 _NARROWEST, _FIRST = 16, 1e-3
@@ -31,11 +30,17 @@ class Refinement(nn.Module):
     """maps, finest first → flows, finest first, each as large as its map: (B, 2, hᵢ, wᵢ), px of the frames.
 
     channels: of the maps · width: of what a scale hands to the next finer one; half of that for the scale after it, and
-    so on, down to 16
+    so on, down to 16 · unit: what an output of 1 means, px. A step of the optimiser moves outputs by so many units,
+    whatever they are: the authors' 20, at a tenth of the usual rate here, suits motion of tens of px
+
+    Raises: SeeallError for a unit that is not above 0.
     """
 
-    def __init__(self, channels: Sequence[int], width: int, norm: bool) -> None:
+    def __init__(self, channels: Sequence[int], width: int, norm: bool, unit: float) -> None:
         super().__init__()
+        if not 0 < unit < math.inf:
+            raise SeeallError(f"setting 'unit' is {unit}: choose px, above 0; 5 is usual")
+        self.unit = unit
         self.says, self.ups, self.doubles = nn.ModuleList(), nn.ModuleList(), nn.ModuleList()
         before = channels[-1]
         for k, side in enumerate([*reversed(channels[:-1]), None]):
@@ -54,7 +59,7 @@ class Refinement(nn.Module):
             if k < len(self.ups):
                 side = maps[-2 - k]
                 x = torch.cat([side, _cut(self.ups[k](x), side), _cut(self.doubles[k](flows[0]), side)], 1)
-        return [_UNIT * flow for flow in flows]
+        return [self.unit * flow for flow in flows]
 
 
 def _saying(channels: int) -> nn.Conv2d:

@@ -98,9 +98,11 @@ def test_two_frames_seen_at_once_begin_with_what_was_learnt_of_one() -> None:
     backbone, _ = build_backbone("resnet18")
     x = torch.rand(1, 3, 40, 40)
     alone = backbone.eval().stages(x)
-    both = refine.paired(backbone).stages(torch.cat([x, x], 1))
+    both = refine.paired(backbone).stages(refine.together(x, x))
     for a, b in zip(alone, both):
         torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
+    forth, back = (backbone.stages(refine.together(*frames))[0] for frames in ((x, 1 - x), (1 - x, x)))
+    assert (forth - back).abs().max() > 0.1  # it sees from the first which frame is which
     with pytest.raises(SeeallError, match="no convolution over three channels"):
         refine.paired(backbone)
 

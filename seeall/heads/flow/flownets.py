@@ -1,13 +1,13 @@
 """FlowNetS (Dosovitskiy et al. 2015, arXiv:1504.06852, section 3): one network looks at both frames at once.
 
-Its contracting part is the backbone; `--backbone flownet` is the paper's.
+Its contracting part is the backbone; `--backbone flownet` is the paper's. Departure: the frames go in as their mean and
+their difference, see `refine.together`.
 """
 
 from __future__ import annotations
 
 from typing import final
 
-import torch
 from torch import Tensor, nn
 
 from seeall.backbones.contract import Backbone
@@ -33,7 +33,7 @@ class FlowNetS(nn.Module):
 
     def forward(self, first: Tensor, second: Tensor) -> list[Tensor]:
         """(B, 2, ⌈H/s⌉, ⌈W/s⌉) for each stride s from `finest` on."""
-        maps = self.maps(torch.cat([first, second], 1))
+        maps = self.maps(refine.together(first, second))
         flows: list[Tensor] = self.refine([maps[i] for i in self.used])
         return flows
 

@@ -22,7 +22,7 @@ from seeall.types import SeeallError
 
 _WEIGHTS = (1, 2, 4, 16, 64)
 """Of a place at the finest scale, the next coarser one, …; of coarser ones still as of the last."""
-_NARROWEST, _FIRST = 16, 1e-3
+_NARROWEST, _FIRST, _GAIN = 16, 1e-3, 4.0
 
 
 @final
@@ -105,17 +105,27 @@ def enlarged(flow: Tensor, size: Sequence[int]) -> Tensor:
     return flow if list(flow.shape[-2:]) == list(size) else F.interpolate(flow, list(size), mode="bilinear")
 
 
-def paired(backbone: Backbone) -> Backbone:
-    """The same backbone, made to look at two frames at once: its first convolution takes (B, 6, H, W).
+def together(first: Tensor, second: Tensor) -> Tensor:
+    """Frames (B, 3, H, W) each → (B, 6, H, W), their mean and their difference, enlarged.
 
-    It begins with what it had learnt for one frame, half of it for each. Raises: SeeallError where the network has no
-    convolution over 3 channels.
+    The same as both side by side, for a network that can learn any filters; but what little motion changes is not lost
+    in what the frames have in common, so that it is learnt sooner.
+    """
+    return torch.cat([(first + second) / 2, _GAIN * (second - first)], 1)
+
+
+def paired(backbone: Backbone) -> Backbone:
+    """The same backbone, made to look at two frames at once: its first convolution takes (B, 6, H, W), see `together`.
+
+    It begins with what it had learnt for one frame, and says the same of two equal ones; differences go through the
+    same filters, each into the output of another one. Raises: SeeallError where the network has no convolution over 3
+    channels.
     """
     for parent in backbone.network.modules():
         for name, module in parent.named_children():
             if isinstance(module, nn.Conv2d) and module.in_channels == backbone.inputs == 3 and module.groups == 1:
                 wide = copy.deepcopy(module)
-                wide.in_channels, wide.weight = 6, nn.Parameter(torch.cat([module.weight, module.weight], 1) / 2)
+                wide.in_channels, wide.weight = 6, nn.Parameter(torch.cat([module.weight, module.weight.roll(1, 0)], 1))
                 setattr(parent, name, wide)
                 backbone.inputs, backbone.altered = 6, True
                 return backbone

@@ -1,11 +1,12 @@
 """Few masks for many frames: masks carried to the frames beside them, and from the first frame to all others.
 
-    python benchmarks/propagation.py --what learn [--flow RUN] [--from RUN] [--seeds 0] [--steps 600] [--json FILE]
+    python benchmarks/propagation.py --what learn [--flow RUN] [--from RUN] [--seeds 0] [--steps 400] [--json FILE]
     python benchmarks/propagation.py --what follow --davis DAVIS --from RUN [--flow RUN] [--json FILE]
 
-`learn`: clips of the synthetic world, every tenth frame has a mask. A U-Net over ShuffleNet from nothing learns from
-these frames alone, and from those up to 4 frames away as well, whose masks are told by flow or by likeness; with
-cross-entropy, and with relaxed edges; as many steps for all. mIoU of all frames of new clips.
+`learn`: clips of the synthetic world, every tenth frame has a mask. A plain pyramid over the backbone of --from, else
+over a ResNet-18 from nothing, learns from these frames alone, and from those up to 4 frames away as well, whose masks
+are told by flow or by likeness; with cross-entropy, and with relaxed edges; as many steps for all. mIoU of all frames
+of new clips.
 `follow`: DAVIS is a folder with NAME/frames and NAME/masks. The first mask of each clip is carried through it, by
 likeness of what the backbone of --from sees, and by the flow of --flow; J, beside the first mask kept as it is.
 """
@@ -28,7 +29,7 @@ from seeall.heads.video.spread import mask_of
 from seeall.metrics.video import region_similarity
 
 WORLD = "scenes:size=64,frames=21,fps=16,things=1-3"
-LEARN, NEW = f"{WORLD},n=24", f"{WORLD},n=12,first=24"
+LEARN, NEW = f"{WORLD},n=40", f"{WORLD},n=12,first=40"
 REACH = 4
 
 
@@ -39,7 +40,7 @@ def main() -> None:
     parser.add_argument("--from", dest="start", default="")
     parser.add_argument("--flow", default="")
     parser.add_argument("--seeds", default="0")
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
@@ -60,8 +61,8 @@ def learn(args: argparse.Namespace, scratch: Path) -> dict[str, list[float]]:
             begun, key = time.monotonic(), f"{name}, {loss}"
             for seed in map(int, args.seeds.split(",")):
                 finetune(
-                    LEARN, scratch / "run", task="video-segmentation", model="unet", start="none",
-                    backbone="shufflenet_v2_x0_5", image_size=64, steps=args.steps, batch_size=8, lr=args.lr,
+                    LEARN, scratch / "run", task="video-segmentation", model="fpn",
+                    start=args.start or "none", image_size=64, steps=args.steps, batch_size=8, lr=args.lr,
                     seed=seed, val=NEW, set=("every=10", f"loss={loss}", *settings), overwrite=True,
                 )  # fmt: skip
                 found.setdefault(key, []).append(examine(scratch / "run", NEW).figures["mIoU"])

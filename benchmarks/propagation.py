@@ -6,7 +6,7 @@
 `learn`: clips of the synthetic world, every tenth frame has a mask. A plain pyramid over the backbone of --from, else
 over a ResNet-18 from nothing, learns from these frames alone, and from those up to 4 frames away as well, whose masks
 are told by flow or by likeness; with cross-entropy, and with relaxed edges; as many steps for all. mIoU of all frames
-of new clips.
+of these clips, and of new ones.
 `follow`: DAVIS is a folder with NAME/frames and NAME/masks. The first mask of each clip is carried through it, by
 likeness of what the backbone of --from sees, and by the flow of --flow; J, beside the first mask kept as it is.
 """
@@ -56,21 +56,26 @@ def learn(args: argparse.Namespace, scratch: Path) -> dict[str, list[float]]:
     told |= {"flow": (f"reach={REACH}", f"by={args.flow}")} if args.flow else {}
     told |= {"likeness": (f"reach={REACH}", f"by={args.start}")} if args.start else {}
     found: dict[str, list[float]] = {}
-    for name, settings in told.items():
+    for way, settings in told.items():
         for loss in ("cross-entropy", "relaxed"):
-            begun, key = time.monotonic(), f"{name}, {loss}"
+            begun, key = time.monotonic(), f"{way}, {loss}"
             for seed in map(int, args.seeds.split(",")):
                 finetune(
                     LEARN, scratch / "run", task="video-segmentation", model="fpn",
                     start=args.start or "none", image_size=64, steps=args.steps, batch_size=8, lr=args.lr,
                     seed=seed, val=NEW, set=("every=10", f"loss={loss}", *settings), overwrite=True,
                 )  # fmt: skip
-                found.setdefault(key, []).append(examine(scratch / "run", NEW).figures["mIoU"])
-            values = found[key]
-            spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
-            seconds = (time.monotonic() - begun) / len(values)
-            print(f"{key:<36} mIoU {statistics.mean(values):5.1f}{spread}   {seconds:.0f} s a seed", flush=True)
+                for data, name in ((LEARN, "these clips"), (NEW, "new ones")):
+                    figures = examine(scratch / "run", data).figures
+                    found.setdefault(f"{key}, {name}", []).append(figures["mIoU"])
+            seconds = time.monotonic() - begun
+            shown = "  ".join(f"{name} {_figure(found[f'{key}, {name}'])}" for name in ("these clips", "new ones"))
+            print(f"{key:<36} mIoU of {shown}   {seconds:.0f} s", flush=True)
     return found
+
+
+def _figure(values: list[float]) -> str:
+    return f"{statistics.mean(values):.1f}" + (f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else "")
 
 
 def follow(args: argparse.Namespace, scratch: Path) -> dict[str, dict[str, float]]:

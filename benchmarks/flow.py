@@ -1,6 +1,6 @@
 """Flow learnt from drawn pairs alone, asked of drawn pairs that are new, and of real ones.
 
-    python benchmarks/flow.py MIDDLEBURY [--only flownets] [--steps 4000] [--keep FOLDER] [--json FILE]
+    python benchmarks/flow.py MIDDLEBURY [--only flownets] [--size 256] [--steps 4000] [--keep FOLDER] [--json FILE]
 
 MIDDLEBURY is a folder with NAME/frame10.png, frame11.png and flow10.flo. FlowNetS and FlowNetC, at a quarter of the
 paper's width, learn from pairs of the synthetic world, one to three frames apart, in windows of 128 px. End-point
@@ -22,8 +22,9 @@ from seeall.heads.examine import examine
 from seeall.heads.finetune import finetune
 from seeall.metrics.flow import flow
 
-WORLD = "scenes:size=256,frames=4,things=1-5,fps=12,backdrop=0.5"
-LEARN, NEW = f"{WORLD},n=1250", f"{WORLD},n=60,first=1250"
+WORLD = "scenes:frames=4,things=1-5,fps=12,backdrop=0.5"
+PIXELS = 1250 * 256**2
+"""Of the clips to learn from, a frame of each: what fits in memory."""
 CHANGED = ("turn=3", "zoom_min=1", "zoom_max=1.15", "apart=0.25", "noise=0.2", "jitter=0.2")
 """Less than usual: these are to be learnt, and then some that are quite different."""
 WAYS: dict[str, tuple[str, ...]] = {
@@ -36,6 +37,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("middlebury", type=Path)
     parser.add_argument("--only", default=",".join(WAYS))
+    parser.add_argument(
+        "--size", type=int, default=256, help="of drawn pictures, px; windows of 128 px are learnt from"
+    )
     parser.add_argument("--steps", type=int, default=4000)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--seed", type=int, default=0)
@@ -44,16 +48,18 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     log.setLevel("ERROR")
+    clips = PIXELS // args.size**2
+    learn, new = (f"{WORLD},size={args.size},{which}" for which in (f"n={clips}", f"n=60,first={clips}"))
     found: dict[str, dict[str, Any]] = {}
     with tempfile.TemporaryDirectory(prefix="flow-") as scratch:
         for model in args.only.split(","):
             start, out = time.monotonic(), (args.keep or Path(scratch)) / model
             finetune(
-                LEARN, out, task="flow", model=model, start="none", val=NEW, image_size=128, steps=args.steps,
+                learn, out, task="flow", model=model, start="none", val=new, image_size=128, steps=args.steps,
                 lr=args.lr, seed=args.seed, set=("gap=1-3", "unit=4", *CHANGED, *WAYS[model], *args.set),
             )  # fmt: skip
             seconds = time.monotonic() - start
-            drawn = examine(out, NEW, gap="1-3").figures
+            drawn = examine(out, new, gap="1-3").figures
             print(f"{model:<10} {seconds:.0f} s")
             tell("drawn", drawn)
             real = examine(out, str(args.middlebury))

@@ -38,8 +38,8 @@ from seeall.types import SeeallError
 HEAD_FILE = "head.safetensors"
 NONE = "none"
 """The backbone of a model that has encoders of its own."""
-FORMAT = 1
-"""Version of the header. A file with a higher one is refused."""
+FORMAT = 2
+"""Version of the header. A file with a higher one is refused, and so is a FlowNet of version 1."""
 _KEY = "seeall"
 
 
@@ -144,8 +144,11 @@ def describe(source: str | Path) -> Recipe:
     try:
         with safe_open(path, "pt") as file:
             header = json.loads((file.metadata() or {}).get(_KEY, "{}"))
-        if header.pop("format") > FORMAT:
+        made = header.pop("format")
+        if made > FORMAT:
             raise SeeallError(f"{path} is of a newer version: upgrade seeall to read it")
+        if made < 2 and (moves := (header.get("flow") or header)["model"]) in ("flownets", "flownetc"):
+            raise SeeallError(f"{path} is of an older version, whose {moves} was another network: learn it again")
         header["classes"] = tuple(header["classes"])
         return Recipe(**header)
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as fault:

@@ -250,7 +250,7 @@ def _program(
             torch.export.save(made, str(out))
         except Exception as fault:
             raise SeeallError(f"cannot pass torch.export: {_reason(fault)}") from None
-    loaded = torch.export.load(str(out)).module()
+        loaded = torch.export.load(str(out)).module()
     return lambda pictures: [loaded(pictures).numpy()]
 
 

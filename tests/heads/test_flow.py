@@ -94,6 +94,18 @@ def test_saved_and_loaded_it_says_the_same(model: str, family: str, tmp_path: Pa
     assert np.array_equal(head.predict(pair)[0].flow, again.predict(pair)[0].flow)  # type: ignore[operator]
 
 
+@pytest.mark.parametrize(("version", "words"), [(1, "older version, whose flownet.*: learn"), (99, "upgrade seeall")])
+@pytest.mark.parametrize("model", ["flownets", "flownetc"])
+def test_a_head_of_another_version_is_refused(
+    model: str, version: int, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr(build, "FORMAT", version)
+        build.save(*head_of(model, "flownet"), tmp_path)
+    with pytest.raises(SeeallError, match=words):
+        build.load(tmp_path)
+
+
 def test_two_frames_seen_at_once_begin_with_what_was_learnt_of_one() -> None:
     backbone, _ = build_backbone("resnet18")
     x = torch.rand(1, 3, 40, 40)

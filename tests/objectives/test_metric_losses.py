@@ -23,6 +23,7 @@ from seeall.ssl.negatives.random import Random
 from seeall.ssl.negatives.semihard import SemiHard
 from seeall.ssl.triplet import Triplet
 from seeall.types import SeeallError
+from tests.objectives.contrastive_loops import value_and_gradient
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
@@ -127,14 +128,6 @@ def margin_loop(loop: Loop, chosen: Numbers | None, margin: float, beta: Tensor,
     near, far = loop.split(chosen)
     terms = [margin + (loop.d[i, j] - beta) for i, j in near] + [margin - (loop.d[i, j] - beta) for i, j in far]
     return loop.mean(terms) + nu * beta
-
-
-def value_and_gradient(loss: Callable[[Tensor], Tensor], z: Tensor) -> tuple[Tensor, Tensor]:
-    z = z.detach().clone().requires_grad_()
-    value = loss(z)
-    value.backward()
-    assert z.grad is not None
-    return value.detach(), z.grad
 
 
 def close(got: tuple[Tensor, Tensor], want: tuple[Tensor, Tensor], tolerance: float = 1e-10) -> None:

@@ -140,7 +140,7 @@ def describe(source: str | Path) -> dict[str, Any]:
     version = header.get("format")
     if not isinstance(version, int):
         raise SeeallError(f"{path} is damaged (its header has no version): copy or save it again")
-    if version > FORMAT:
+    if version > FORMAT and "task" not in header:  # a head counts versions of its own
         raise SeeallError(f"{path} is of a newer version ({version}): upgrade seeall to read it")
     return header
 

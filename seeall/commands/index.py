@@ -26,11 +26,24 @@ from seeall.console import log
 group = typer.Typer(help="Build and keep a searchable index of pictures.", no_args_is_help=True, rich_markup_mode=None)
 
 
+Structure = Annotated[
+    str, typer.Option(help="auto, exact, exact-fp16, exact-int8, ivf, ivf-pq or hnsw: how it is searched.")
+]
+Recall = Annotated[
+    float | None,
+    typer.Option(help="Of the true ten nearest, how many are to be found: 0.95, say, and as fast as that allows."),
+]
+Memory = Annotated[str | None, typer.Option(help="What searching may take: 500MB, 2GB.")]
+
+
 @group.command("build")
 def index_build(
     data: Data,
     run: Annotated[Path, typer.Option(help="The run whose backbone sees the pictures.")],
     out: Annotated[Path, typer.Option(help="The index folder to write.")],
+    structure: Structure = "auto",
+    recall: Recall = None,
+    memory: Memory = None,
     limit: Limit = None,
     workers: Workers = 0,
     overwrite: Overwrite = False,
@@ -42,9 +55,11 @@ def index_build(
     listen(quiet)
     from seeall.data.pictures import find
     from seeall.index.build import build
+    from seeall.index.plan import Plan, amount
 
+    plan = Plan(structure, recall, amount(memory))
     pictures = find(data, limit=limit)
-    tell(build(pictures, run, out, workers=workers, overwrite=overwrite, allow_skipped=allow_skipped), json_)
+    tell(build(pictures, run, out, workers=workers, overwrite=overwrite, allow_skipped=allow_skipped, plan=plan), json_)
 
 
 @group.command("add")
@@ -90,6 +105,25 @@ def _item(index: Any, text: str) -> int | str:
     if text.isascii() and text.isdecimal():
         return int(text)
     return text if text in index else str(Path(text).absolute())
+
+
+@group.command("tune")
+def index_tune(
+    index: IndexFolder,
+    structure: Structure = "auto",
+    recall: Recall = None,
+    memory: Memory = None,
+    json_: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Choose anew how an index is searched: exactly, or faster, or in less memory."""
+    listen(quiet)
+    from seeall.index.plan import Plan, amount
+    from seeall.index.store import Index
+
+    with Index.open(index) as opened:
+        opened.tune(Plan(structure, recall, amount(memory)))
+        tell(opened.info(), json_)
 
 
 @group.command("info")

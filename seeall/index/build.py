@@ -19,6 +19,7 @@ from seeall.data.pictures import Pictures
 from seeall.data.pixels import complain
 from seeall.data.video import Frame
 from seeall.index.commit import Writer
+from seeall.index.plan import Plan
 from seeall.index.store import Index
 from seeall.training.embed import Eye
 from seeall.training.run import refuse_inside
@@ -36,8 +37,11 @@ def build(
     workers: int = 0,
     overwrite: bool = False,
     allow_skipped: bool = False,
+    plan: Plan | None = None,
 ) -> dict[str, Any]:
-    """A new index of `pictures`, seen by the backbone of `run`. Returns what `Index.info` says, and how many skipped.
+    """A new index of `pictures`, seen by the backbone of `run`, searched as `plan` says.
+
+    Returns: what `Index.info` says, and how many were skipped.
 
     Raises: SeeallError where there is no such run, `out` is taken or inside the data, or too much is unreadable.
     """
@@ -56,7 +60,7 @@ def build(
             raise SeeallError(str(error).replace(str(model), str(source))) from None
         index = Index.create(
             out, dim=eye.dim, model=digest(model), preprocessing=eye.preprocessing,
-            files={MODEL: model}, overwrite=overwrite,
+            files={MODEL: model}, overwrite=overwrite, plan=plan,
         )  # fmt: skip
     with index:
         skipped = add(index, pictures, eye, workers=workers, allow_skipped=allow_skipped)

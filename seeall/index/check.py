@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from seeall.index import durable
 from seeall.index.commit import leftovers
-from seeall.index.engine import choose
 from seeall.index.items import checksum
 from seeall.index.manifest import Manifest
 from seeall.index.search import Searcher
@@ -61,7 +60,7 @@ def _problems(root: Path) -> tuple[list[str], str]:
 def _files(snapshot: Snapshot) -> list[str]:
     manifest = snapshot.manifest
     found = [_differs(snapshot, name, digest) for name, digest in manifest.files.items()]
-    for segment, ids, vectors in snapshot.rows.parts():
+    for segment, ids, vectors in snapshot.rows.segmented():
         found.append(_differs(snapshot, segment.vectors_path, segment.vectors_sha256, vectors))
         found.append(_differs(snapshot, segment.ids_path, segment.ids_sha256, ids))
     trained = manifest.projection
@@ -126,9 +125,9 @@ def _search(snapshot: Snapshot) -> list[str]:
     """A trained file against exact search, on vectors of the collection itself."""
     manifest = snapshot.manifest
     trained = manifest.projection
-    wanted = choose(manifest.count, manifest.ivf_from)
-    if (wanted == "ivf") != (trained is not None):
-        return [f"manifest: {manifest.count} items want a search of kind {wanted}"]
+    wanted = manifest.plan.candidates(manifest.count, manifest.dim)
+    if (wanted == ("exact",)) != (trained is None):
+        return [f"manifest: {manifest.count} items want a search of kind {' or '.join(wanted)}"]
     if not trained or not manifest.count:
         return []
     searcher = Searcher(snapshot, "off")

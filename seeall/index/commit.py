@@ -26,10 +26,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from seeall.durable import PARTIAL
-from seeall.index import durable, engine, segments
+from seeall.index import durable, engine, segments, structures
 from seeall.index.items import Items, Record, checksum, record
 from seeall.index.manifest import NAME, Manifest, Projection, now
-from seeall.index.segments import Floats, Ids, Mask, Rows, unit
+from seeall.index.plan import Plan
+from seeall.index.segments import Floats, Ids, Living, Mask, Rows, unit
 from seeall.types import SeeallError
 
 DRIFT = 0.2
@@ -96,7 +97,7 @@ class Writer:
         self._pending: list[tuple[Ids, Floats]] = []
         self._segments = list(self._old.segments)
         self._next_segment = self._old.next_segment
-        self._projection = self._old.projection
+        self._plan, self._projection = self._old.plan, self._old.projection
         self._changed = self._broken = False
 
     def commit(self) -> None:
@@ -117,6 +118,7 @@ class Writer:
                 items_checksum=self._checksum,
                 segments=tuple(self._segments),
                 next_segment=self._next_segment,
+                plan=self._plan,
                 projection=projection,
             )
             manifest.write(self._root)
@@ -206,6 +208,11 @@ class Writer:
                 self._write_segments()
         return self._old.removed
 
+    def tune(self, plan: Plan) -> None:
+        """Search as `plan` says from this commit on; a trained file of another plan is built again."""
+        if plan != self._plan:
+            self._plan, self._projection, self._changed = plan, None, True
+
     @contextmanager
     def _changing(self) -> Iterator[None]:
         """Failures of the disk as SeeallError; whatever fails in here, the caller cannot commit after all."""
@@ -255,19 +262,22 @@ class Writer:
 
     def _project(self) -> Projection | None:
         """The trained FAISS file of the new generation: none for a small index, the old one while it serves."""
-        if engine.choose(self._count, self._old.ivf_from) == "flat":
+        plan, dim = self._plan, self._old.dim
+        if plan.candidates(self._count, dim) == ("exact",):
             return None
-        rows = Rows(self._root, self._segments, self._old.dim)
+        rows = Rows(self._root, self._segments, dim)
         alive, old = self._alive(rows), self._projection
         if old and self._serves(old):
             came, gone = int(alive[old.rows :].sum()), old.count - int(alive[: old.rows].sum())
             if came + gone <= DRIFT * old.count:
                 return old
-        index, tuning = engine.train(lambda: rows.blocks(alive), self._count, self._old.dim)
+        engine.mind_the_fork()
+        built = structures.build(Living(rows.stack, alive), plan)
         path = f"index/{self._generation:08d}.faiss"
-        digest = durable.write(self._root / path, lambda file: engine.save(index, file))
+        digest = durable.write(self._root / path, lambda file: engine.save(built.index, file))
         size = (self._root / path).stat().st_size
-        return Projection(path, len(rows), self._count, tuning.nlist, tuning.nprobe, tuning.recall, digest, size)
+        found = (built.structure, built.search, built.recall, built.speed)
+        return Projection(path, len(rows), self._count, *found, digest, size)
 
     def _serves(self, projection: Projection, every_byte: bool = False) -> bool:
         """Whether the trained file is there in its full size; `every_byte` takes reading all of it."""

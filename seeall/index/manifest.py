@@ -15,11 +15,13 @@ from pathlib import Path
 from typing import Any, TypeVar, final
 
 from seeall.index import durable
+from seeall.index.plan import Plan
 from seeall.types import SeeallError
 
 NAME = "manifest.json"
-FORMAT = 2
-"""The folder format that this program writes, and the newest that it reads; 1 had no `uuid` and no `bytes`."""
+FORMAT = 3
+"""The folder format that this program writes, and the newest that it reads; 1 had no `uuid` and no `bytes`, and
+before 3 every trained file was an inverted file, from so many items on as `ivf_from` said."""
 Part = TypeVar("Part")
 
 
@@ -52,10 +54,14 @@ class Projection:
     path: str
     rows: int
     count: int
-    nlist: int
-    nprobe: int
+    structure: str
+    """One of `plan.STRUCTURES`."""
+    search: Mapping[str, int]
+    """The effort of a search: see `structures.Built`."""
     recall: float
-    """recall@10 against exact search, measured on the data itself when `nprobe` was chosen."""
+    """recall@10 against exact search, of vectors that were held out while it was built."""
+    speed: float
+    """Queries a second, all at once, when it was built; 0 where it is not known."""
     sha256: str
     bytes: int = 0
     """The file's size; 0 where it is not known."""
@@ -70,8 +76,8 @@ class Manifest:
     model: str
     """Digest of the model whose vectors these are; no others may join them."""
     preprocessing: Mapping[str, Any]
-    ivf_from: int
-    """From how many items on a FAISS file is trained; below, search is exact."""
+    plan: Plan
+    """How it is to be searched."""
     files: Mapping[str, str]
     """Name → SHA-256 of what the caller put into the folder at its creation."""
     created: str
@@ -128,11 +134,23 @@ class Manifest:
         if checksum != _checksum(raw):
             raise damaged(root, f"{NAME} does not match its own checksum")
         try:
+            if version < 3:
+                _renew(raw)
+            raw["plan"] = _made(root, Plan, raw["plan"])
             raw["segments"] = tuple(_made(root, Segment, s) for s in raw["segments"])
             raw["projection"] = _made(root, Projection, raw["projection"]) if raw["projection"] else None
             return _made(root, cls, raw)
         except (KeyError, TypeError) as error:
             raise damaged(root, f"{NAME} is incomplete: {error}") from None
+
+
+def _renew(raw: dict[str, Any]) -> None:
+    """Make the fields of formats 1 and 2 those of 3."""
+    raw["plan"] = {"exact_below": raw.pop("ivf_from")}
+    if trained := raw["projection"]:
+        cells = {"nprobe": trained.pop("nprobe")}
+        del trained["nlist"]
+        raw["projection"] = {**trained, "structure": "ivf", "search": cells, "speed": 0.0}
 
 
 def now() -> str:

@@ -1,8 +1,8 @@
 """Nearest neighbours in one generation of an index, the same whatever FAISS index and device found them.
 
-FAISS proposes; the answer is scored again from the stored vectors in double precision and ordered by score,
-then by id. So a picture has the same score alone or in a batch, on a CPU or a GPU, and equal pictures come in
-a fixed order. A trained file is helped by an exact search over the rows that came after it was built.
+FAISS proposes; the answer is scored again from the stored vectors, each by itself, and ordered by score, then by
+id. So a picture has the same score alone or in a batch, on a CPU or a GPU, in whatever structure, and equal pictures
+come in a fixed order. A trained file is helped by an exact search over the rows that came after it was built.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ from typing import final
 import numpy as np
 
 from seeall.console import log
-from seeall.index.engine import Engine, Gpu
+from seeall.index.engine import Engine, Gpu, faiss
 from seeall.index.manifest import Projection
-from seeall.index.segments import Floats, Ids
+from seeall.index.segments import Floats, Ids, ordered
 from seeall.index.snapshot import Snapshot
 
 _SLACK = 8
@@ -25,8 +25,7 @@ last places is settled by FAISS, not by id."""
 _ROUNDING = 1e-5
 """FAISS's float32 scores are right to this."""
 _MOST = 1 << 22
-"""Numbers gathered for scoring at a time."""
-_NOBODY = np.iinfo(np.int64).max
+"""Proposals scored at a time."""
 
 
 @final
@@ -43,7 +42,7 @@ class Searcher:
         self._trained = _trained(snapshot, projection, gpu) if projection else None
         covered = projection.rows if projection and self._trained else 0
         self._covered = alive & (np.arange(len(rows)) < covered)
-        self._exact = Engine.flat(lambda: rows.blocks(alive, covered), dim, gpu)
+        self._exact = Engine.exact(lambda: rows.blocks(alive, covered), dim, gpu)
 
     @property
     def on_gpu(self) -> bool:
@@ -65,42 +64,39 @@ class Searcher:
 
         Returns: ids (n, k) and cosines (n, k), best first, equal ones by id.
         """
-        ids, scores = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
+        places, scores = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
         doubtful: list[Ids] = []
-        for part in _parts(len(queries), (k + _SLACK) * queries.shape[1]):
-            ids[part], scores[part], doubt = self._best(queries[part], k, k + _SLACK)
+        for part in _parts(len(queries), k + _SLACK):
+            places[part], scores[part], doubt = self._best(queries[part], k, k + _SLACK)
             doubtful.append(part[doubt])
         again = np.concatenate([np.empty(0, np.int64), *doubtful])
-        for part in _parts(len(again), (k + _TIES) * queries.shape[1]):
-            ids[again[part]], scores[again[part]], _ = self._best(queries[again[part]], k, k + _TIES)
-        return ids, scores
+        for part in _parts(len(again), k + _TIES):
+            places[again[part]], scores[again[part]], _ = self._best(queries[again[part]], k, k + _TIES)
+        short = np.flatnonzero((places < 0).any(1))
+        if len(short):  # a graph may lead to fewer than there are
+            places[short], scores[short] = self._compare(queries[short], k)
+        return self._snapshot.rows.ids[places], scores
 
     def _best(self, queries: Floats, k: int, proposed: int) -> tuple[Ids, Floats, Ids]:
-        """Ids, cosines, and the numbers of the queries for which more candidates might change the answer."""
-        found, rough = self._exact.search(queries, proposed)
+        """Positions, cosines, and the numbers of the queries for which more candidates might change the answer."""
+        proposals = [self._exact.search(queries, proposed)]
         if self._trained:
-            more, more_rough = self._trained.search(queries, proposed, self._covered)
-            found, rough = np.concatenate([found, more], 1), np.concatenate([rough, more_rough], 1)
-        rows = self._snapshot.rows
-        exact = self._score(queries, found)
-        ids = np.where(found < 0, _NOBODY, rows.ids[found])
-        order = np.lexsort((ids, -exact))[:, :k]
-        scores = np.take_along_axis(exact, order, 1)
-        doubt: Ids = np.empty(0, np.int64)
-        if proposed < int(self._snapshot.alive.sum()):
-            worst = np.sort(np.where(found < 0, -np.inf, rough), 1)[:, -proposed]
-            doubt = np.flatnonzero(worst >= scores[:, -1] - _ROUNDING)
-        return np.take_along_axis(ids, order, 1), scores, doubt
+            proposals.append(self._trained.search(queries, proposed, self._covered))
+        found = np.concatenate([places for places, _ in proposals], 1)
+        places, scores = ordered(found, self._snapshot.rows.products(queries, found), k)
+        doubt = np.zeros(len(queries), bool)
+        for engine, (_, rough) in zip((self._exact, self._trained), proposals):
+            if engine and engine.precise and proposed <= rough.shape[1] < engine.count:
+                doubt |= rough[:, -1] >= scores[:, -1] - _ROUNDING
+        return places, scores, np.flatnonzero(doubt)
 
-    def _score(self, queries: Floats, found: Ids) -> Floats:
-        """(n, m) cosines of `queries` (n, D) with the rows at `found` (n, m); minus infinity where that is -1.
-
-        Summed along the last axis, which numpy does in the same order for every row.
-        """
-        vectors = self._snapshot.rows.gather(found.clip(0).ravel()).astype(np.float64)
-        products = vectors.reshape(*found.shape, queries.shape[1]) * queries[:, None, :]
-        cosines = products.sum(-1).clip(-1, 1).astype(np.float32)
-        return np.where(found < 0, np.float32(-np.inf), cosines)
+    def _compare(self, queries: Floats, k: int) -> tuple[Ids, Floats]:
+        """Positions (n, k) and cosines (n, k) by comparing `queries` (n, D) with every living row."""
+        found = np.empty((len(queries), 0), np.int64)
+        for positions, vectors in self._snapshot.rows.blocks(self._snapshot.alive):
+            near = faiss.knn(queries, vectors, min(k, len(vectors)), metric=faiss.METRIC_INNER_PRODUCT)[1]
+            found = np.concatenate([found, positions[near]], 1)
+        return ordered(found, self._snapshot.rows.products(queries, found), k)
 
 
 def _trained(snapshot: Snapshot, projection: Projection, gpu: Gpu) -> Engine | None:
@@ -109,7 +105,7 @@ def _trained(snapshot: Snapshot, projection: Projection, gpu: Gpu) -> Engine | N
         log.warning("%s is missing: searching without it; compact the index to rebuild it", projection.path)
         return None
     try:
-        engine = Engine.ivf(snapshot.trained, projection.nprobe, gpu)
+        engine = Engine.trained(snapshot.trained, projection.search, gpu)
         if engine.count == projection.count and engine.dim == snapshot.manifest.dim:
             return engine
         reason = f"it holds {engine.count} vectors of {engine.dim} dimensions"

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, final
 
+import faiss as _faiss
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
@@ -21,8 +22,11 @@ Floats = NDArray[np.float32]
 Ids = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
+faiss: Any = _faiss  # its stubs lack what its Python layer adds
+
 ROWS = 65_536
 """Most rows of one segment; at 512 dimensions, 128 MiB."""
+_LOW, _SIGN = 0xFFFFFFFF, 0x7FFFFFFF
 _SMALL = 1e-30
 """Lengths below this are not measured in float32, whose smallest numbers have few digits."""
 
@@ -66,23 +70,107 @@ def write(root: Path, number: int, ids: Ids, vectors: Floats) -> Segment:
 
 
 @final
+class Stack:
+    """Vectors in arrays laid end to end, a position for each. parts: (n, D) float32 each, mapped or in memory."""
+
+    def __init__(self, parts: Sequence[Floats], dim: int) -> None:
+        self.parts, self.dim = parts, dim
+        self.starts = np.cumsum([0, *(len(part) for part in parts)])
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def gather(self, positions: Ids) -> Floats:
+        """(n, D) the vectors at `positions` (n,)."""
+        found = np.empty((len(positions), self.dim), np.float32)
+        where = np.searchsorted(self.starts, positions, side="right") - 1
+        for number in np.unique(where):
+            here = where == number
+            found[here] = self.parts[number][positions[here] - self.starts[number]]
+        return found
+
+    def products(self, queries: Floats, positions: Ids) -> Floats:
+        """(n, m) float32 cosines of unit `queries` (n, D) with the rows at `positions` (n, m), -inf where negative.
+
+        Each is summed by itself, so it does not depend on what else is asked; none is above one.
+        """
+        queries, found = np.ascontiguousarray(queries), np.full(positions.shape, -np.inf, np.float32)
+        n, m = positions.shape
+        for number in np.unique(np.searchsorted(self.starts, positions[positions >= 0], side="right") - 1):
+            part, start = self.parts[number], self.starts[number]
+            here = (positions >= start) & (positions < start + len(part))
+            local, products = np.where(here, positions - start, -1), np.empty((n, m), np.float32)
+            pointers = [faiss.swig_ptr(array) for array in (products, queries, part, local)]
+            faiss.fvec_inner_products_by_idx(*pointers, self.dim, n, m)
+            found[here] = products[here].clip(-1, 1)
+        return found
+
+    def blocks(self, keep: Mask, first: int = 0) -> Iterator[tuple[Ids, Floats]]:
+        """The rows that `keep` (N,) holds true, from position `first` on, a part at a time.
+
+        Yields positions (n,) and vectors (n, D).
+        """
+        for start, part in zip(self.starts, self.parts):
+            chosen = np.flatnonzero(keep[start : start + len(part)])
+            chosen = chosen[chosen + start >= first]
+            if len(chosen) == len(part):
+                yield chosen + start, part
+            elif len(chosen):
+                yield chosen + start, part[chosen]
+
+
+def ordered(places: Ids, scores: Floats, k: int) -> tuple[Ids, Floats]:
+    """The k best of `places` (n, m) by `scores` (n, m), equal ones by place; -1 and -inf, what was not found, last.
+
+    A score's bits, turned so that they ascend as it falls, and the place below them are one number to sort.
+
+    >>> ordered(np.array([[7, 3, -1, 5]]), np.array([[0.5, 0.5, -np.inf, 0.75]], np.float32), 3)
+    (array([[5, 3, 7]]), array([[0.75, 0.5 , 0.5 ]], dtype=float32))
+    """
+    bits = (scores + np.float32(0)).view(np.int32).astype(np.int64)  # adding 0 makes -0 the same as 0
+    keys = (-np.where(bits < 0, bits ^ _SIGN, bits) << 32) | (places & _LOW)
+    keys.sort(axis=1)
+    low = keys[:, :k] & _LOW
+    best = -(keys[:, :k] >> 32)
+    falling: Floats = np.where(best < 0, best ^ _SIGN, best).astype(np.int32).view(np.float32)
+    found: Ids = np.where(low == _LOW, -1, low)
+    return found, falling
+
+
+@final
+class Living:
+    """Those rows of a stack that `alive` (N,) holds true: what a structure is built from."""
+
+    def __init__(self, stack: Stack, alive: Mask) -> None:
+        self._stack, self._alive = stack, alive
+        self.dim, self.gather, self.products = stack.dim, stack.gather, stack.products
+
+    def __len__(self) -> int:
+        return int(self._alive.sum())
+
+    def blocks(self) -> Iterator[tuple[Ids, Floats]]:
+        """Positions (n,), ascending, with vectors (n, D)."""
+        return self._stack.blocks(self._alive)
+
+
+@final
 class Rows:
     """The segments of one generation, mapped into memory: no vector is read before it is asked for.
 
-    ids: (N,) int64, the item of every position.
+    ids: (N,) int64, the item of every position; stack: its vectors.
     Raises: SeeallError where a segment is missing or is not of the size that was written.
     """
 
     def __init__(self, root: Path, segments: Iterable[Segment], dim: int) -> None:
         self.segments = tuple(segments)
-        self._dim = dim
-        self._blocks: list[Floats] = []
+        parts: list[Floats] = []
         ids: list[Ids] = [np.empty(0, np.int64)]
         for segment in self.segments:
             ids.append(_load(root, segment.ids_path, (segment.rows,), np.int64, None))
-            self._blocks.append(_load(root, segment.vectors_path, (segment.rows, dim), np.float32, "r"))
+            parts.append(_load(root, segment.vectors_path, (segment.rows, dim), np.float32, "r"))
         self.ids: Ids = np.concatenate(ids)
-        self._starts = np.cumsum([0, *(len(block) for block in self._blocks)])
+        self.stack = Stack(parts, dim)
+        self.gather, self.blocks, self.products = self.stack.gather, self.stack.blocks, self.stack.products
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -91,32 +179,10 @@ class Rows:
         """Positions of `ids` (n,), which all have one."""
         return np.searchsorted(self.ids, ids)
 
-    def gather(self, positions: Ids) -> Floats:
-        """(n, D) the vectors at `positions` (n,)."""
-        found = np.empty((len(positions), self._dim), np.float32)
-        where = np.searchsorted(self._starts, positions, side="right") - 1
-        for number in np.unique(where):
-            here = where == number
-            found[here] = self._blocks[number][positions[here] - self._starts[number]]
-        return found
-
-    def parts(self) -> Iterator[tuple[Segment, Ids, Floats]]:
+    def segmented(self) -> Iterator[tuple[Segment, Ids, Floats]]:
         """Every segment with its ids (n,) and vectors (n, D)."""
-        for segment, start, block in zip(self.segments, self._starts, self._blocks):
-            yield segment, self.ids[start : start + len(block)], block
-
-    def blocks(self, keep: Mask, first: int = 0) -> Iterator[tuple[Ids, Floats]]:
-        """The rows that `keep` (N,) holds true, from position `first` on, a segment at a time.
-
-        Yields positions (n,) and vectors (n, D).
-        """
-        for start, block in zip(self._starts, self._blocks):
-            chosen = np.flatnonzero(keep[start : start + len(block)])
-            chosen = chosen[chosen + start >= first]
-            if len(chosen) == len(block):
-                yield chosen + start, block
-            elif len(chosen):
-                yield chosen + start, block[chosen]
+        for segment, start, part in zip(self.segments, self.stack.starts, self.stack.parts):
+            yield segment, self.ids[start : start + len(part)], part
 
 
 def _load(root: Path, name: str, shape: tuple[int, ...], kind: type, mode: Literal["r"] | None) -> Any:

@@ -28,8 +28,9 @@ from seeall.index import check, durable
 from seeall.index.commit import Writer, lookup, replaced
 from seeall.index.draft import Draft
 from seeall.index.durable import LOCK, Lock
-from seeall.index.engine import IVF_FROM, Gpu
+from seeall.index.engine import Gpu
 from seeall.index.items import Record
+from seeall.index.plan import Plan, bytes_each
 from seeall.index.search import Searcher
 from seeall.index.segments import Floats, Ids, Rows, unit
 from seeall.index.snapshot import Snapshot
@@ -74,21 +75,21 @@ class Index:
         preprocessing: Mapping[str, Any],
         files: Mapping[str, Path] | None = None,
         overwrite: bool = False,
-        ivf_from: int = IVF_FROM,
+        plan: Plan | None = None,
         gpu: Gpu = "auto",
     ) -> Index:
         """Begin an index at `path`. It appears there with its first commit, whole; until then nothing does.
 
         dim: dimension of its vectors; model: digest of the network that makes them; preprocessing: how
-        pictures get into that network; files: name → file to keep a copy of in the folder; ivf_from: from how
-        many items on search goes through a trained FAISS file instead of being exact.
+        pictures get into that network; files: name → file to keep a copy of in the folder; plan: how it is to
+        be searched, by default exactly as long as it is small.
 
         Raises: SeeallError where the folder is not empty, unless it is an index and `overwrite` is set; where
         a name among `files` is taken; where the disk cannot be written.
         """
         if dim < 1:
             raise SeeallError(f"an index of {dim} dimensions cannot hold anything: give one or more")
-        fields = {"dim": dim, "model": model, "preprocessing": dict(preprocessing), "ivf_from": ivf_from}
+        fields = {"dim": dim, "model": model, "preprocessing": dict(preprocessing), "plan": plan or Plan()}
         draft = Draft(Path(path), fields, files or {}, overwrite)
         return cls(draft.root, gpu, draft)
 
@@ -173,6 +174,11 @@ class Index:
         """Give back the space of removed items, in one commit; ids stay. Returns the rows dropped."""
         with self.writer() as writer:
             return writer.compact()
+
+    def tune(self, plan: Plan) -> None:
+        """Search as `plan` says from now on, in one commit."""
+        with self.writer() as writer:
+            writer.tune(plan)
 
     def refresh(self) -> bool:
         """Move on to the newest generation. Returns whether there was one.
@@ -264,15 +270,19 @@ class Index:
         """What `ssl index info` reports: flat names, plain values."""
         m = self._snapshot.manifest
         trained = m.projection
-        extra = {"nlist": trained.nlist, "nprobe": trained.nprobe, "recall@10": trained.recall} if trained else {}
+        extra = {**trained.search, "recall@10": trained.recall, "queries_per_second": trained.speed} if trained else {}
+        structure = trained.structure if trained else "exact"
         return {
             "path": str(self._root),
             "count": m.count,
             "removed": m.removed,
             "dim": m.dim,
             "metric": m.metric,
-            "engine": "ivf" if trained else "flat",
+            "structure": structure,
             **extra,
+            "bytes_per_vector": round(
+                trained.bytes / max(trained.count, 1) if trained else bytes_each(structure, m.dim)
+            ),
             "bytes": durable.occupied(self._root),
             "generation": m.generation,
             "model": m.model,

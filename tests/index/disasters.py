@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from seeall.index import durable, segments
+from seeall.index.plan import Plan
 from seeall.index.store import Index
 from seeall.types import SeeallError
 
@@ -142,7 +143,7 @@ def every_step(name: str, folder: Path) -> dict[str, int]:
     """Die before every single step of one change; the index is as before or as after, never between."""
     segments.ROWS = 32  # so that one commit writes several
     template, root = folder / "template", folder / "index"
-    base(template, ivf_from=60 if name == "train" else 1000)
+    base(template, plan=Plan(exact_below=60 if name == "train" else 1000))
     old = content(template)
     shutil.copytree(template, root)
     CHANGES[name](root)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from seeall.index.plan import Plan
 from seeall.index.store import Index
 from seeall.types import SeeallError
 
@@ -15,7 +16,9 @@ DIM = 8
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     random = np.random.default_rng(0)
-    with Index.create(tmp_path / "index", dim=DIM, model="m", preprocessing={}, gpu="off", ivf_from=300) as index:
+    with Index.create(
+        tmp_path / "index", dim=DIM, model="m", preprocessing={}, gpu="off", plan=Plan(exact_below=300)
+    ) as index:
         index.add([f"{n}" for n in range(400)], random.standard_normal((400, DIM)))
         index.remove(["7"])
         assert index.check() == [] and index.notes() == []

@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 
 from seeall.index import engine
+from seeall.index.plan import Plan
+from seeall.index.segments import Living, Stack
 from seeall.index.store import Index
+from seeall.index.structures import build
 from seeall.types import SeeallError
 
 DIM = 16
@@ -31,13 +34,15 @@ def recall(index: Index, vectors: dict[int, np.ndarray], queries: np.ndarray, k:
 
 def test_inverted_file_through_its_life(tmp_path: Path) -> None:
     x, queries = clustered(1, 3600), clustered(2, 100)
-    with Index.create(tmp_path / "i", dim=DIM, model="m", preprocessing={}, gpu="off", ivf_from=3000) as index:
+    with Index.create(
+        tmp_path / "i", dim=DIM, model="m", preprocessing={}, gpu="off", plan=Plan(exact_below=3000)
+    ) as index:
         index.add([f"{n}" for n in range(2999)], x[:2999])
-        assert index.info()["engine"] == "flat" and recall(index, dict(enumerate(x[:2999], 1)), queries, 10) == 1
+        assert index.info()["structure"] == "exact" and recall(index, dict(enumerate(x[:2999], 1)), queries, 10) == 1
         index.add([f"{n}" for n in range(2999, 3100)], x[2999:3100])
         alive = dict(enumerate(x[:3100], 1))
         info = index.info()
-        assert info["engine"] == "ivf" and info["nprobe"] < info["nlist"] and info["recall@10"] >= 0.99
+        assert info["structure"] in ("ivf", "ivf-pq") and info["recall@10"] >= 0.99
         assert recall(index, alive, queries, 10) > 0.97
 
         # What comes later is found by exact search beside the file, and what went is not found.
@@ -62,7 +67,7 @@ def test_inverted_file_through_its_life(tmp_path: Path) -> None:
         assert (tmp_path / "i" / "index").iterdir().__next__().name != before
         assert recall(index, alive, queries, 10) > 0.97 and index.check() == []
         index.remove(index.ids[:300].tolist())
-        assert index.info()["engine"] == "flat" and not list((tmp_path / "i" / "index").iterdir())
+        assert index.info()["structure"] == "exact" and not list((tmp_path / "i" / "index").iterdir())
 
 
 def test_ties_are_ordered_by_id_alone_and_in_batches(tmp_path: Path) -> None:
@@ -87,22 +92,6 @@ def test_scores_do_not_depend_on_the_batch(tmp_path: Path) -> None:
             assert (one_id[0] == ids[n]).all() and (one_score[0] == scores[n]).all()
 
 
-def test_nprobe_is_the_smallest_that_will_do() -> None:
-    x = clustered(5, 4000)
-    blocks = [(np.arange(s, s + 1000), x[s : s + 1000]) for s in range(0, 4000, 1000)]
-    index, tuning = engine.train(lambda: blocks, 4000, DIM)
-    queries = engine._sample(lambda: blocks, 4000, engine._QUERIES)
-    exact = faiss.knn(queries, x, 11, metric=faiss.METRIC_INNER_PRODUCT)[1]
-
-    def measured(nprobe: int) -> float:
-        found = index.search(queries, 11, params=faiss.SearchParametersIVF(nprobe=nprobe))[1]
-        return float(np.mean([len(set(a[1:]) & set(b)) / 10 for a, b in zip(exact.tolist(), found.tolist())]))
-
-    assert measured(tuning.nprobe) >= engine.RECALL - 0.002
-    assert abs(measured(tuning.nprobe) - tuning.recall) < 0.002
-    assert 1 < tuning.nprobe < tuning.nlist and measured(tuning.nprobe - 1) < engine.RECALL + 0.002
-
-
 @pytest.mark.skipif(faiss.get_num_gpus() > 0, reason="there is a GPU")
 def test_gpu_that_is_not_there(tmp_path: Path) -> None:
     with Index.create(tmp_path / "i", dim=DIM, model="m", preprocessing={}, gpu="on") as index:
@@ -114,9 +103,9 @@ def test_gpu_that_is_not_there(tmp_path: Path) -> None:
 def on_a_gpu(gpu: str, search: object = None) -> tuple[engine.Engine, engine.Engine]:
     """An engine on the CPU, and one for which FAISS's index on the CPU stands in for that on a GPU."""
     x = clustered(8, 4000)
-    index, tuning = engine.train(lambda: [(np.arange(4000), x)], 4000, DIM)
-    ours, theirs = (engine.Engine(index, nprobe=tuning.nprobe, gpu="off") for _ in range(2))
-    theirs._gpu = engine._OnGpu(SimpleNamespace(search=search or index.search), None)
+    built = build(Living(Stack([x], DIM), np.ones(4000, bool)), Plan(structure="ivf"))
+    ours, theirs = (engine.Engine(built.index, search=built.search, gpu="off") for _ in range(2))
+    theirs._gpu = engine._OnGpu(SimpleNamespace(search=search or built.index.search), None)
     theirs._must = gpu == "on"
     return ours, theirs
 
@@ -131,7 +120,7 @@ def test_gpu_knows_no_selectors(k: int, gone: int) -> None:
     for expected, found in zip(ours.search(queries, k, alive), theirs.search(queries, k, alive)):
         assert (expected == found).mean() > 0.99
     assert asked == ([min(k + gone, 2 * k + 64)] if k < 1000 else [])
-    theirs._nprobe = 3000
+    theirs._effort = {"nprobe": 3000}
     theirs.search(queries, k, alive)
     assert len(asked) <= 1, "a GPU reads 2048 cells at most"
 
@@ -151,10 +140,12 @@ def test_gpu_that_fails_while_searching(caplog: pytest.LogCaptureFixture) -> Non
 
 @pytest.mark.gpu
 @pytest.mark.skipif(faiss.get_num_gpus() == 0, reason="no GPU")
-@pytest.mark.parametrize("ivf_from", [1000, 100_000])
-def test_gpu_answers_like_the_cpu(ivf_from: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("exact_below", [1000, 100_000])
+def test_gpu_answers_like_the_cpu(exact_below: int, tmp_path: Path) -> None:
     x, queries = clustered(6, 4000), clustered(7, 50)
-    with Index.create(tmp_path / "i", dim=DIM, model="m", preprocessing={}, gpu="off", ivf_from=ivf_from) as cpu:
+    with Index.create(
+        tmp_path / "i", dim=DIM, model="m", preprocessing={}, gpu="off", plan=Plan(exact_below=exact_below)
+    ) as cpu:
         cpu.add([f"{n}" for n in range(4000)], x)
         cpu.remove(list(range(1, 100)))
         with Index.open(tmp_path / "i", gpu="on") as gpu:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from seeall.index import items, segments, store
-from seeall.index.engine import choose
+from seeall.index.plan import Plan
 from seeall.index.search import Searcher
 from seeall.index.store import Index
 from seeall.types import SeeallError
@@ -38,7 +38,7 @@ def root(tmp_path: Path) -> Path:
 @pytest.fixture
 def trained(tmp_path: Path) -> Path:
     random = np.random.default_rng(0)
-    with begin(tmp_path / "index", ivf_from=300) as index:
+    with begin(tmp_path / "index", plan=Plan(exact_below=300)) as index:
         index.add([f"{n}" for n in range(400)], random.standard_normal((400, DIM)))
     return tmp_path / "index"
 
@@ -165,7 +165,7 @@ def test_trained_file_that_nobody_has_missed(how: str, trained: Path) -> None:
     path.unlink() if how == "missing" else path.write_bytes(path.read_bytes()[:5000])
     with Index.open(trained, gpu="off") as index:
         index.add(["new"], EYE[:1])
-        assert index.check() == [] and index.info()["engine"] == "ivf"
+        assert index.check() == [] and index.info()["structure"] == "ivf"
 
 
 def test_compacting_reads_every_byte_of_the_trained_file(trained: Path) -> None:
@@ -217,8 +217,9 @@ def test_lengths_that_float32_cannot_hold() -> None:
 
 
 def test_nothing_left_to_train_on(tmp_path: Path) -> None:
-    assert choose(0, 0) == "flat" and choose(1, 0) == "ivf"
-    with begin(tmp_path / "index", ivf_from=0) as index:
+    plan = Plan(exact_below=0)
+    assert plan.candidates(0, 4) == ("exact",) and plan.candidates(1, 4) == ("ivf",)
+    with begin(tmp_path / "index", plan=plan) as index:
         index.add(["a", "b"], EYE[:2])
         assert index.search(EYE[:1], 1)[0].tolist() == [[1]]
         index.remove(["a", "b"])

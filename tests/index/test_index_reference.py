@@ -13,21 +13,21 @@ DIM = 6
 
 
 class Reference:
-    """Path → (id, unit vector, label, metadata), and brute force in double precision."""
+    """Path → (id, unit vector, label, metadata), and brute force in double precision.
+
+    The index scores in single precision: what is closer together than 1e-6 may stand in either order.
+    """
 
     def __init__(self) -> None:
         self.items: dict[str, tuple[int, np.ndarray, str | None, dict]] = {}
 
-    def search(self, queries: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+    def scores(self, queries: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Ids (m,), ascending, and the cosines (n, m) of `queries` with them."""
         stored = sorted((i, v) for i, v, _, _ in self.items.values())
-        ids = np.array([i for i, _ in stored])
         single = queries.astype(np.float32).astype(np.float64)
         unit = single / np.sqrt((single * single).sum(1, keepdims=True))
-        unit = unit.astype(np.float32).astype(np.float64)
         rows = np.stack([v for _, v in stored]).astype(np.float64)
-        scores = (unit[:, None] * rows[None]).sum(-1).clip(-1, 1).astype(np.float32)
-        order = np.lexsort((np.broadcast_to(ids, scores.shape), -scores))[:, :k]
-        return ids[order], np.take_along_axis(scores, order, 1)
+        return np.array([i for i, _ in stored]), (unit @ rows.T).clip(-1, 1)
 
 
 def same(index: Index, truth: Reference, queries: np.ndarray) -> None:
@@ -40,9 +40,11 @@ def same(index: Index, truth: Reference, queries: np.ndarray) -> None:
     if truth.items:
         k = min(7, len(truth.items))
         ids, scores = index.search(queries, k)
-        true_ids, true_scores = truth.search(queries, k)
-        assert np.array_equal(ids, true_ids)
-        assert np.allclose(scores, true_scores, atol=1e-6)
+        known, cosines = truth.scores(queries)
+        assert np.allclose(scores, -np.sort(-cosines, 1)[:, :k], atol=1e-6)
+        assert np.allclose(scores, np.take_along_axis(cosines, np.searchsorted(known, ids), 1), atol=1e-6)
+        assert all(len(set(row)) == k for row in ids.tolist())
+        assert ((np.diff(scores) < 0) | (np.diff(ids) > 0)).all(), "best first, and ties by id"
 
 
 @pytest.mark.parametrize("seed", range(3))

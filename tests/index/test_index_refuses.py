@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from seeall.index.manifest import FORMAT
 from seeall.index.store import Index
 from seeall.types import SeeallError
 
@@ -49,10 +50,10 @@ def test_damaged_manifest(text: str, root: Path) -> None:
 
 def test_newer_format(root: Path) -> None:
     body = json.loads((root / "manifest.json").read_text())
-    (root / "manifest.json").write_text(json.dumps({**body, "format": 3, "something": "new"}))
+    (root / "manifest.json").write_text(json.dumps({**body, "format": FORMAT + 1, "something": "new"}))
     with pytest.raises(SeeallError) as error:
         Index.open(root)
-    refused(error, "format 3", "up to 2", "update")
+    refused(error, f"format {FORMAT + 1}", f"up to {FORMAT}", "update")
 
 
 @pytest.mark.parametrize("name", ["items.sqlite", "vectors/000001.npy", "vectors/000001.ids.npy"])

@@ -13,6 +13,7 @@ import pytest
 
 from seeall.index import check, draft, durable, snapshot
 from seeall.index import manifest as manifests
+from seeall.index.plan import Plan
 from seeall.index.store import Index
 from seeall.types import SeeallError
 
@@ -41,6 +42,18 @@ def rewrite(root: Path, without: str, format: int = manifests.FORMAT, **change: 
     body = {key: value for key, value in body.items() if key not in ("format", "checksum", without)}
     text = json.dumps({"format": format, "checksum": manifests._checksum(body), **body})
     (root / "manifest.json").write_text(text)
+
+
+def older(root: Path, format: int) -> None:
+    """Make the manifest one of an older format."""
+    body = json.loads((root / "manifest.json").read_text())
+    change = {"ivf_from": 1000}
+    if trained := body["projection"]:
+        kept = {name: trained[name] for name in ("path", "rows", "count", "recall", "sha256", "bytes")}
+        change["projection"] = {**kept, "nlist": 99, **trained["search"]}
+    rewrite(root, "plan", format, **change)
+    if format == 1:
+        rewrite(root, "uuid", format)
 
 
 def first_time(work: Callable[[], object], then: Callable[..., Any]) -> Callable[..., Any]:
@@ -128,11 +141,24 @@ def test_manifest_of_another_program(root: Path) -> None:
         Index.open(root)
 
 
-def test_first_format_is_still_read(root: Path) -> None:
-    rewrite(root, "uuid", format=1)
+@pytest.mark.parametrize("format", [1, 2])
+def test_older_formats_are_still_read(format: int, root: Path) -> None:
+    older(root, format)
     with Index.open(root, gpu="off") as index:
         index.add(["d"], EYE[3:])
         assert len(index) == 4 and index.check() == [] and index.refresh() is False
+    assert json.loads((root / "manifest.json").read_text())["format"] == manifests.FORMAT
+
+
+def test_trained_file_of_an_older_format_serves_on(tmp_path: Path) -> None:
+    x = np.random.default_rng(0).standard_normal((1200, 4))
+    with begin(tmp_path / "i", plan=Plan(structure="ivf")) as index:
+        index.add([f"{n}" for n in range(1200)], x)
+        before, known = index.search(x[:9], 5), index.info()["nprobe"]
+    older(tmp_path / "i", 2)
+    with Index.open(tmp_path / "i", gpu="off") as index:
+        assert index.info()["structure"] == "ivf" and index.info()["nprobe"] == known and index.check() == []
+        assert all((a == b).all() for a, b in zip(before, index.search(x[:9], 5)))
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import tempfile
 from pathlib import Path
 
@@ -12,8 +11,8 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from seeall.index import nearest as module
-from seeall.index.engine import choose
 from seeall.index.nearest import nearest
+from seeall.index.plan import Plan
 
 
 def units(n: int, dim: int = 16, seed: int = 0) -> Tensor:
@@ -74,15 +73,15 @@ def test_any_layout_and_type() -> None:
 
 def test_an_inverted_file_finds_nearly_all_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     n, k = 1600, 10
-    monkeypatch.setattr(module, "choose", functools.partial(choose, ivf_from=n))
+    monkeypatch.setattr(module, "Plan", lambda: Plan(exact_below=n))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     trained = []
-    ordinary = module.train
-    monkeypatch.setattr(module, "train", lambda *given: trained.append(ordinary(*given)) or trained[-1])
+    ordinary = module.build
+    monkeypatch.setattr(module, "build", lambda *given: trained.append(ordinary(*given)) or trained[-1])
     vectors = clusters(n)
     cosine, rows = nearest(vectors, k)
-    assert trained[0][1].nlist > trained[0][1].nprobe >= 1  # it is not all read
+    assert trained[0].index.nlist > trained[0].search["nprobe"] >= 1  # it is not all read
     want, _ = brute(vectors, k)
     assert float((cosine >= want[:, -1:].float() - 1e-6).float().mean()) >= 0.95
     picked = (vectors.double()[rows] * vectors.double()[:, None]).sum(2)

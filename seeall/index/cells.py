@@ -1,0 +1,80 @@
+"""How many cells an inverted file should have, found by counting, before any is built.
+
+For a number of cells the centroids are learnt (spherical k-means). What a search would compare is then known
+without one: a query is compared with every centroid, and with all vectors of the nearest cells, as many cells as
+hold its true neighbours. The true neighbours of queries that are held out come from exact search; cells are as
+large as they are in the sample that the centroids were learnt from. The fewest comparisons win.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, NamedTuple
+
+import faiss as _faiss
+import numpy as np
+
+from seeall.index.segments import Floats
+
+faiss: Any = _faiss
+
+PER_CELL = 64
+"""Vectors per cell that the centroids are learnt from."""
+_ITERATIONS = 10
+_SEED = 1234
+_CENTROID = 0.5
+"""What comparing with a centroid costs beside comparing with a vector: centroids lie close together in memory."""
+
+
+class Cells(NamedTuple):
+    """centroids: (nlist, D); nprobe: cells to read per query; compared: vectors that a query is compared with."""
+
+    centroids: Floats
+    nprobe: int
+    compared: float
+
+
+def numbers(count: int) -> list[int]:
+    """Numbers of cells worth trying for `count` vectors, ascending.
+
+    >>> numbers(10_000), numbers(1_000_000)
+    ([100, 200, 256], [1000, 2000, 4000])
+    """
+    most = max(1, count // 39)
+    return sorted({max(1, min(round(share * math.sqrt(count)), most)) for share in (1, 2, 4)})
+
+
+def choose(sample: Floats, count: int, queries: Floats, near: Floats, recall: float) -> Cells:
+    """The cells with which a search of `count` vectors compares least.
+
+    sample: (n, D) of the vectors; queries: (q, D), held out; near: (q, k, D), their true neighbours; recall: the
+    share of those that has to be found.
+    """
+    best: Cells | None = None
+    for number in numbers(count):
+        found = _try(sample, count, queries, near, recall, number)
+        if best and found.compared >= best.compared:
+            break
+        best = found
+    assert best is not None
+    return best
+
+
+def _try(sample: Floats, count: int, queries: Floats, near: Floats, recall: float, number: int) -> Cells:
+    step = max(1, len(sample) // (number * PER_CELL))
+    learnt = np.ascontiguousarray(sample[::step])
+    kmeans = faiss.Kmeans(
+        sample.shape[1], number, niter=_ITERATIONS, spherical=True, seed=_SEED,
+        max_points_per_centroid=2 * PER_CELL, min_points_per_centroid=1,
+    )  # fmt: skip
+    kmeans.train(learnt)
+    centroids: Floats = kmeans.centroids
+    sizes = np.bincount(kmeans.index.search(learnt, 1)[1].ravel(), minlength=number) * (count / len(learnt))
+    order = np.argsort(-(queries @ centroids.T), axis=1)
+    rank = np.empty_like(order)
+    np.put_along_axis(rank, order, np.arange(number)[None], 1)
+    homes = kmeans.index.search(near.reshape(-1, near.shape[2]), 1)[1].reshape(near.shape[:2])
+    ranks = np.sort(np.take_along_axis(rank, homes, 1).ravel())
+    nprobe = int(ranks[min(math.ceil(recall * len(ranks)), len(ranks)) - 1]) + 1 if len(ranks) else number
+    read = sizes[order[:, :nprobe]].sum(1).mean() if len(order) else count
+    return Cells(centroids, nprobe, _CENTROID * number + float(read))

@@ -131,6 +131,12 @@ def search(
         list[str], typer.Argument(help="Pictures or folders to find look-alikes of, or ids in the index.")
     ],
     k: Annotated[int, typer.Option("-k", help="How many look-alikes.")] = 10,
+    where: Annotated[
+        str | None,
+        typer.Option(help="Only items of which this holds: \"year >= 2020 and label in ('cat', 'dog')\"."),
+    ] = None,
+    together: Annotated[bool, typer.Option("--together", help="All pictures are one query: what they share.")] = False,
+    box: Annotated[str | None, typer.Option(help="Only this region of the picture: x1,y1,x2,y2 in px.")] = None,
     run: Annotated[Path | None, typer.Option(help="Not needed; checked against the index if given.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page with thumbnails, NAME.html.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the page of --html.")] = False,
@@ -144,7 +150,7 @@ def search(
     from seeall.index.query import page, search
 
     refuse(html, overwrite)
-    results = search(index, images, k, run=run, gpu=gpu)
+    results = search(index, images, k, run=run, gpu=gpu, where=where, together=together, box=box)
     if html:
         page(html, index, results)
         log.info("wrote %s", html)

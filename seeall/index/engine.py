@@ -152,15 +152,21 @@ class Engine:
         """Whether a GPU does the work."""
         return self._gpu is not None
 
+    @property
+    def inverted(self) -> tuple[Any, int] | None:
+        """The inverted file on the CPU, and how many of its cells are read; None for a flat index."""
+        return None if self._nprobe is None else (self._index, self._nprobe)
+
     def search(self, queries: Floats, k: int, alive: Mask | None = None) -> tuple[Ids, Floats]:
         """The k vectors closest to each of `queries` (n, D).
 
-        alive: (N,) bool over all positions; those that are False are not found. Only an inverted file takes
-        it: a flat index is built without them.
+        alive: (N,) bool over all positions; those that are False are not found.
 
         Returns: positions (n, k), -1 where there are no more, and scores (n, k), best first.
         """
         _mind_the_fork()
+        if alive is not None and self._positions is not None:
+            alive = alive[self._positions]
         k = min(k, self._index.ntotal if alive is None else int(alive.sum()))
         if not k:
             return np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32)
@@ -172,10 +178,11 @@ class Engine:
 
     def _search_cpu(self, queries: Floats, k: int, alive: Mask | None, nprobe: int | None) -> tuple[Ids, Floats]:
         """Search; where the cells read hold fewer than k, read twice as many."""
-        if nprobe is None:
-            scores, places = self._index.search(queries, k)
-            return places, scores
         chosen = None if alive is None else faiss.IDSelectorBitmap(np.packbits(alive, bitorder="little"))
+        if nprobe is None:
+            params = None if chosen is None else faiss.SearchParameters(sel=chosen)
+            scores, places = self._index.search(queries, k, params=params)
+            return places, scores
         scores, places = self._index.search(queries, k, params=faiss.SearchParametersIVF(nprobe=nprobe, sel=chosen))
         short = np.flatnonzero((places < 0).any(1))
         if len(short) and nprobe < self._index.nlist:

@@ -23,6 +23,7 @@ import numpy as np
 
 from seeall.index.manifest import damaged, unreadable
 from seeall.index.segments import Ids
+from seeall.index.where import Condition
 from seeall.types import SeeallError
 
 NAME = "items.sqlite"
@@ -136,6 +137,12 @@ class Items:
         """Every record of `generation`, by ascending id."""
         query = f"SELECT {_COLUMNS} FROM items WHERE {_ALIVE} ORDER BY id"
         return map(Record._make, self._read(query, (generation, generation)))
+
+    def select(self, condition: Condition, generation: int) -> Ids:
+        """Ids (n,), ascending, of what `condition` holds for in `generation`."""
+        query = f"SELECT id FROM items WHERE {_ALIVE} AND ({condition.sql}) ORDER BY id"
+        found = self._read(query, (generation, generation, *condition.values))
+        return np.array([row[0] for row in found], np.int64)
 
     def removed(self, generation: int) -> Ids:
         """Ids (n,), ascending, of what is known and no longer part of `generation`."""

@@ -15,6 +15,7 @@ from seeall.console import log
 from seeall.index.engine import Engine, Gpu
 from seeall.index.manifest import Projection
 from seeall.index.segments import Floats, Ids
+from seeall.index.selection import Selection
 from seeall.index.snapshot import Snapshot
 
 _SLACK = 8
@@ -60,34 +61,47 @@ class Searcher:
         """Living rows."""
         return self._snapshot.manifest.count
 
-    def search(self, queries: Floats, k: int) -> tuple[Ids, Floats]:
-        """The k best of the living rows, k no more than there are, for unit `queries` (n, D).
+    def search(self, queries: Floats, k: int, only: Selection | None = None) -> tuple[Ids, Floats]:
+        """The k best of the living rows, or of `only`, k no more than there are, for unit `queries` (n, D).
 
         Returns: ids (n, k) and cosines (n, k), best first, equal ones by id.
         """
         ids, scores = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
         doubtful: list[Ids] = []
         for part in _parts(len(queries), (k + _SLACK) * queries.shape[1]):
-            ids[part], scores[part], doubt = self._best(queries[part], k, k + _SLACK)
+            ids[part], scores[part], doubt = self._best(queries[part], k, k + _SLACK, only)
             doubtful.append(part[doubt])
         again = np.concatenate([np.empty(0, np.int64), *doubtful])
         for part in _parts(len(again), (k + _TIES) * queries.shape[1]):
-            ids[again[part]], scores[again[part]], _ = self._best(queries[again[part]], k, k + _TIES)
+            ids[again[part]], scores[again[part]], _ = self._best(queries[again[part]], k, k + _TIES, only)
         return ids, scores
 
-    def _best(self, queries: Floats, k: int, proposed: int) -> tuple[Ids, Floats, Ids]:
+    def propose(self, queries: Floats, k: int, only: Selection | None = None) -> tuple[Ids, Floats]:
+        """k candidates or more for each of unit `queries` (n, D), in no order, as FAISS finds them.
+
+        Returns: positions (n, m), -1 where there are no more, and cosines (n, m) right to about 1e-6.
+        """
+        if only and only.gathered:
+            return only.gathered.search(queries, k)
+        found, rough = self._exact.search(queries, k, only and only.mask)
+        if self._trained and only:
+            more, more_rough = only.through(self._trained, queries, k, self._covered)
+        elif self._trained:
+            more, more_rough = self._trained.search(queries, k, self._covered)
+        else:
+            return found, rough
+        return np.concatenate([found, more], 1), np.concatenate([rough, more_rough], 1)
+
+    def _best(self, queries: Floats, k: int, proposed: int, only: Selection | None) -> tuple[Ids, Floats, Ids]:
         """Ids, cosines, and the numbers of the queries for which more candidates might change the answer."""
-        found, rough = self._exact.search(queries, proposed)
-        if self._trained:
-            more, more_rough = self._trained.search(queries, proposed, self._covered)
-            found, rough = np.concatenate([found, more], 1), np.concatenate([rough, more_rough], 1)
+        found, rough = self.propose(queries, proposed, only)
         rows = self._snapshot.rows
         exact = self._score(queries, found)
         ids = np.where(found < 0, _NOBODY, rows.ids[found])
         order = np.lexsort((ids, -exact))[:, :k]
         scores = np.take_along_axis(exact, order, 1)
         doubt: Ids = np.empty(0, np.int64)
-        if proposed < int(self._snapshot.alive.sum()):
+        if proposed < (len(only.ids) if only else self.count):
             worst = np.sort(np.where(found < 0, -np.inf, rough), 1)[:, -proposed]
             doubt = np.flatnonzero(worst >= scores[:, -1] - _ROUNDING)
         return np.take_along_axis(ids, order, 1), scores, doubt

@@ -32,7 +32,9 @@ from seeall.index.engine import IVF_FROM, Gpu
 from seeall.index.items import Record
 from seeall.index.search import Searcher
 from seeall.index.segments import Floats, Ids, Rows, unit
+from seeall.index.selection import Selection
 from seeall.index.snapshot import Snapshot
+from seeall.index.where import parse
 from seeall.types import SeeallError
 
 
@@ -61,6 +63,7 @@ class Index:
         self._root, self._gpu, self._draft = root, gpu, draft
         self._open: Snapshot | None = Snapshot(root)
         self._searcher: Searcher | None = None
+        self._selected: tuple[str, Selection] | None = None
         self._swapping = RLock()
         self._process = os.getpid()
 
@@ -108,7 +111,7 @@ class Index:
         with self._swapping:
             if self._open:
                 self._open.close()
-            self._open = self._searcher = None
+            self._open = self._searcher = self._selected = None
         if self._draft:
             self._draft.discard()
             self._draft = None
@@ -189,7 +192,7 @@ class Index:
             if fresh.manifest.uuid != uuid:
                 fresh.close()
                 raise replaced(self._root)
-            old, self._open, self._searcher = self._open, fresh, None
+            old, self._open, self._searcher, self._selected = self._open, fresh, None, None
             if old:
                 old.close()
 
@@ -229,21 +232,35 @@ class Index:
                 f" not {digest[:12]}: use that model, or build the index again"
             )
 
-    def search(self, vectors: ArrayLike, k: int) -> tuple[Ids, Floats]:
+    def search(self, vectors: ArrayLike, k: int, where: str | None = None) -> tuple[Ids, Floats]:
         """The k nearest items of each of `vectors` (n, D), which need not be normalised.
 
-        Returns: ids (n, k) int64 and cosines (n, k) float32, best first, equal ones by id. Where the index
-        holds fewer than k items, k is that many.
-        Raises: SeeallError for k below one, a wrong dimension, NaN, infinity or zeros.
+        where: a condition, in the language of `seeall.index.where`, that items must fulfil to be found. Where few
+        do, they are searched exactly; where many do, more is read of a trained file than without it.
+
+        Returns: ids (n, k) int64 and cosines (n, k) float32, best first, equal ones by id. Where fewer than k items
+        are there, or fulfil the condition, k is that many, for all vectors.
+        Raises: SeeallError for k below one, a wrong dimension, NaN, infinity or zeros, or a condition that cannot
+        be understood.
         """
         if k < 1:
             raise SeeallError(f"k is {k}: ask for one neighbour or more")
         queries = unit(vectors, self.dim)
-        searcher = self._search_engine()
-        most = searcher.count
+        with self._steady():
+            searcher, only = self._search_engine(), None if where is None else self._selection(where)
+        most = len(only.ids) if only else searcher.count
         if k > most:
-            log.warning("the index holds %d items: %d neighbours are returned, not %d", most, most, k)
-        return searcher.search(queries, min(k, most))
+            what = "the index holds" if where is None else f"where {where!r} holds for"
+            log.warning("%s %d items: %d neighbours are returned, not %d", what, most, most, k)
+        return searcher.search(queries, min(k, most), only)
+
+    def select(self, where: str) -> Ids:
+        """Ids (n,) int64, ascending, of the items that fulfil a condition in the language of `seeall.index.where`.
+
+        Raises: SeeallError where it cannot be understood.
+        """
+        with self._steady() as snapshot:
+            return snapshot.items.select(parse(where), snapshot.manifest.generation)
 
     def get(self, item: int | str) -> Item:
         """One item by id (a whole number) or path (text). Raises SeeallError where there is none."""
@@ -315,3 +332,11 @@ class Index:
             if self._searcher is None:
                 self._searcher = Searcher(snapshot, self._gpu)
             return self._searcher
+
+    def _selection(self, where: str) -> Selection:
+        """What fulfils a condition; the last one is kept, since it is often asked for again."""
+        with self._steady() as snapshot:
+            if self._selected is None or self._selected[0] != where:
+                trained = snapshot.manifest.projection is not None
+                self._selected = where, Selection(snapshot.rows, self.select(where), self.dim, trained=trained)
+            return self._selected[1]

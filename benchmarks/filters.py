@@ -121,7 +121,7 @@ def main() -> None:
         for where in CONDITIONS:
             passes = eval(where, {"draw": draw, "cluster": cluster})
             line = measure(index, x, passes, queries, where)
-            exact = len(np.flatnonzero(passes)) * DIM <= GATHER
+            exact = len(np.flatnonzero(passes)) * DIM <= GATHER[0]
             good = good and line["recall@10"] >= (1 if exact else 0.99)
             if options.json:
                 print(json.dumps({**line, "engine": facts["engine"]}), flush=True)

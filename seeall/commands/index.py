@@ -17,6 +17,7 @@ from seeall.commands.common import (
     Limit,
     Overwrite,
     Quiet,
+    Wait,
     Workers,
     listen,
     tell,
@@ -54,25 +55,62 @@ def index_add(
     run: Annotated[Path | None, typer.Option(help="Not needed; checked against the index if given.")] = None,
     workers: Workers = 0,
     allow_skipped: AllowSkipped = False,
+    wait: Wait = False,
     json_: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Add pictures; those already there are replaced."""
+    """Add pictures; those that are there and have changed since are replaced."""
     listen(quiet)
     from seeall.data.pictures import find
     from seeall.index.build import add, eye_of
     from seeall.index.store import Index
 
-    with Index.open(index) as opened:
+    with Index.open(index, wait=wait) as opened:
         eye = eye_of(opened, run)
         skipped = add(opened, find(data), eye, workers=workers, allow_skipped=allow_skipped)
         tell({**opened.info(), "skipped": len(skipped)}, json_)
+
+
+@group.command("sync")
+def index_sync(
+    index: IndexFolder,
+    data: Data,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    remove_vanished: Annotated[
+        bool, typer.Option("--remove-vanished", help="Remove pictures from the index whose files are gone.")
+    ] = False,
+    workers: Workers = 0,
+    allow_skipped: AllowSkipped = False,
+    wait: Wait = False,
+    json_: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make an index agree with a folder: add what is new, see again what has changed, name what is gone."""
+    listen(quiet)
+    from seeall.data.pictures import find
+    from seeall.index.build import eye_of
+    from seeall.index.store import Index
+    from seeall.index.sync import bring
+
+    pictures = find(data)
+    with Index.open(index, wait=wait) as opened:
+        report = bring(
+            opened, pictures, lambda: eye_of(opened), workers=workers, allow_skipped=allow_skipped,
+            vanished=True, remove=remove_vanished, dry=dry_run,
+        )  # fmt: skip
+        facts = opened.info()
+    counts = {**vars(report), "vanished": len(report.vanished), "skipped": len(report.skipped)}
+    if not json_:
+        print("".join(f"gone: {path}\n" for path in report.vanished), end="")
+    lists = {"vanished_paths": report.vanished} if json_ else {}
+    tell({**counts, "count": facts["count"], "generation": facts["generation"], **lists}, json_)
 
 
 @group.command("remove")
 def index_remove(
     index: IndexFolder,
     items: Annotated[list[str], typer.Argument(help="Ids, or paths as `search` prints them.")],
+    wait: Wait = False,
     json_: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -80,7 +118,7 @@ def index_remove(
     listen(quiet)
     from seeall.index.store import Index
 
-    with Index.open(index) as opened:
+    with Index.open(index, wait=wait) as opened:
         removed = opened.remove([_item(opened, text) for text in items])
         tell({"removed": removed, "count": len(opened)}, json_)
 
@@ -116,12 +154,12 @@ def index_check(index: IndexFolder, json_: Json = False) -> None:
 
 
 @group.command("compact")
-def index_compact(index: IndexFolder, json_: Json = False, quiet: Quiet = False) -> None:
+def index_compact(index: IndexFolder, wait: Wait = False, json_: Json = False, quiet: Quiet = False) -> None:
     """Give back the room of removed pictures."""
     listen(quiet)
     from seeall.index.store import Index
 
-    with Index.open(index) as opened:
+    with Index.open(index, wait=wait) as opened:
         tell({"dropped": opened.compact(), **opened.info()}, json_)
 
 

@@ -30,6 +30,7 @@ from seeall.index import durable, engine, segments
 from seeall.index.items import Items, Record, checksum, record
 from seeall.index.manifest import NAME, Manifest, Projection, now
 from seeall.index.segments import Floats, Ids, Mask, Rows, unit
+from seeall.index.stamps import Stamp
 from seeall.types import SeeallError
 
 DRIFT = 0.2
@@ -97,12 +98,14 @@ class Writer:
         self._segments = list(self._old.segments)
         self._next_segment = self._old.next_segment
         self._projection = self._old.projection
-        self._changed = self._broken = False
+        self._changed = self._broken = self._stamped = False
 
     def commit(self) -> None:
         """Make the new generation the truth. Raises SeeallError where it cannot, and all is as before."""
         with self._changing():
             if not self._changed:
+                if self._stamped:
+                    self._items.commit()  # of no generation
                 return
             self._absorb_small_segments()
             self._write_segments(everything=True)
@@ -185,6 +188,13 @@ class Writer:
         with self._changing():
             self._retire(list(records.values()))
         return len(records)
+
+    def stamp(self, stamps: Mapping[int, Stamp]) -> None:
+        """Keep, for each id, what its file is like: see `stamps`. Alone, this makes no new generation."""
+        if stamps:
+            with self._changing():
+                self._items.stamp(stamps)
+                self._stamped = True
 
     def compact(self) -> int:
         """Write the living rows anew and drop the others. Returns rows dropped.

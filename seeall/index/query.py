@@ -93,7 +93,8 @@ def _vectors(index: Index, queries: Sequence[str], box: Box | None) -> tuple[lis
             names, labels = [*names, item.path], [*labels, item.label]
             parts.append(item.vector[None])
             continue
-        from seeall.index.build import eye_of, look, where
+        from seeall.index.build import eye_of, look
+        from seeall.index.sync import where
 
         pictures = find(query)
         if box:

@@ -61,6 +61,11 @@ class Searcher:
         """Living rows."""
         return self._snapshot.manifest.count
 
+    def select(self, ids: Ids) -> Selection:
+        """The living rows of the items `ids`, ascending, for `search` among them alone."""
+        snapshot = self._snapshot
+        return Selection(snapshot.rows, ids, snapshot.manifest.dim, self._trained)
+
     def search(self, queries: Floats, k: int, only: Selection | None = None) -> tuple[Ids, Floats]:
         """The k best of the living rows, or of `only`, k no more than there are, for unit `queries` (n, D).
 

@@ -8,6 +8,7 @@ answer stays as it is.
 
 from __future__ import annotations
 
+import math
 from typing import Any, final
 
 import numpy as np
@@ -16,10 +17,9 @@ from faiss import rev_swig_ptr, swig_ptr
 from seeall.index.engine import Engine, Floats, Ids, Mask, faiss
 from seeall.index.segments import Rows
 
-GATHER = 1 << 22
-"""Numbers that are gathered for exact search at most: 16 MiB, or 32,768 vectors of 128 dimensions."""
-_GATHER_FLAT = 1 << 25
-"""The same where the alternative reads them all anyway, and one by one."""
+GATHER = 1 << 22, 1 << 25
+"""Numbers that are gathered for exact search: at most so many in any case, 32,768 vectors of 128 dimensions, and at most
+so many, 128 MiB, where a search of the trained file would read more."""
 _MORE = 8
 """The nearest rows that pass lie farther away than the nearest of all, so in more cells."""
 _TABLE = 1 << 22
@@ -30,15 +30,16 @@ _TABLE = 1 << 22
 class Selection:
     """The rows of the items `ids` (m,), ascending, all of which are in `rows`, whose vectors have D = `dim`.
 
-    trained: whether there is a trained file. mask: (N,) bool, over all positions. gathered: they alone, for exact
+    trained: the trained file, if there is one. mask: (N,) bool, over all positions. gathered: they alone, for exact
     search; None where they are too many.
     """
 
-    def __init__(self, rows: Rows, ids: Ids, dim: int, *, trained: bool) -> None:
+    def __init__(self, rows: Rows, ids: Ids, dim: int, trained: Engine | None = None) -> None:
         self.ids = ids
         self.mask: Mask = np.zeros(len(rows), bool)
         self.mask[rows.find(ids)] = True
-        few = len(ids) * dim <= (GATHER if trained else _GATHER_FLAT)
+        most = GATHER[len(ids) <= _read(trained, len(ids))]
+        few = len(ids) * dim <= most
         self.gathered = Engine.flat(lambda: rows.blocks(self.mask), dim, "off") if few else None
         self._cells: _Cells | None = None
 
@@ -56,6 +57,15 @@ class Selection:
             part = slice(start, start + step)
             places[part], scores[part] = cells.search(queries[part], k)
         return places, scores
+
+
+def _read(trained: Engine | None, passing: int) -> float:
+    """About how many rows are read for a query in a trained file when `passing` of its rows pass; without one, all."""
+    if trained is None or trained.inverted is None:
+        return math.inf
+    index, probes = trained.inverted
+    usual = _MORE * probes * index.ntotal / index.nlist
+    return (1 + 2) * usual * index.ntotal / max(passing, 1)
 
 
 @final

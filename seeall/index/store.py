@@ -34,6 +34,7 @@ from seeall.index.search import Searcher
 from seeall.index.segments import Floats, Ids, Rows, unit
 from seeall.index.selection import Selection
 from seeall.index.snapshot import Snapshot
+from seeall.index.stamps import Stamp
 from seeall.index.where import parse
 from seeall.types import SeeallError
 
@@ -59,8 +60,8 @@ class Index:
     refreshes; a forked process opens the index again.
     """
 
-    def __init__(self, root: Path, gpu: Gpu, draft: Draft | None = None) -> None:
-        self._root, self._gpu, self._draft = root, gpu, draft
+    def __init__(self, root: Path, gpu: Gpu, draft: Draft | None = None, wait: bool = False) -> None:
+        self._root, self._gpu, self._draft, self._wait = root, gpu, draft, wait
         self._open: Snapshot | None = Snapshot(root)
         self._searcher: Searcher | None = None
         self._selected: tuple[str, Selection] | None = None
@@ -96,13 +97,14 @@ class Index:
         return cls(draft.root, gpu, draft)
 
     @classmethod
-    def open(cls, path: str | Path, *, gpu: Gpu = "auto") -> Index:
+    def open(cls, path: str | Path, *, gpu: Gpu = "auto", wait: bool = False) -> Index:
         """Open the index at `path` in the generation that it is at.
 
-        gpu: "auto" uses one if it can, "off" never, "on" must.
+        gpu: "auto" uses one if it can, "off" never, "on" must. wait: a change waits for another writer to be done,
+        instead of being refused.
         Raises: SeeallError for a folder that is missing, incomplete, damaged or written by a newer program.
         """
-        return cls(Path(path).resolve(), gpu)
+        return cls(Path(path).resolve(), gpu, wait=wait)
 
     def close(self) -> None:
         """Let go of the files. An index that was begun and never committed is gone."""
@@ -129,11 +131,11 @@ class Index:
         """Many changes in one commit: `append` and `remove` as often as needed, in bounded memory.
 
         The commit happens at the end of the `with` block; an exception in it leaves the index as it was.
-        Raises: SeeallError where another process is writing, another index has taken this one's place, or the
-        disk cannot take it.
+        Raises: SeeallError where another process is writing and nobody asked to wait, another index has taken this
+        one's place, or the disk cannot take it.
         """
         uuid = self._snapshot.manifest.uuid
-        with closing(Lock(self._root / LOCK)):
+        with closing(Lock(self._root / LOCK, wait=self._wait)):
             writer = Writer(self._root, uuid)
             if self._searcher and self._searcher.damaged:
                 writer.distrust()
@@ -277,6 +279,18 @@ class Index:
         vectors = rows.gather(rows.find(np.array([r.id for r in records], np.int64)))
         return [Item(r.id, r.path, r.label, json.loads(r.metadata), v) for r, v in zip(records, vectors)]
 
+    def files(self, paths: Sequence[str]) -> dict[str, tuple[Record, Stamp | None]]:
+        """Path → record, and what the file was like if that is known, of those of `paths` that are here."""
+        with self._steady() as snapshot:
+            records = snapshot.items.by_path(paths, snapshot.manifest.generation)
+            known = snapshot.items.stamps([r.id for r in records.values()])
+        return {path: (r, known.get(r.id)) for path, r in records.items()}
+
+    def below(self, folder: str) -> list[str]:
+        """The paths of all items that lie in `folder`, an absolute path, or below it."""
+        with self._steady() as snapshot:
+            return snapshot.items.below(folder, snapshot.manifest.generation)
+
     def info(self) -> dict[str, Any]:
         """What `ssl index info` reports: flat names, plain values."""
         m = self._snapshot.manifest
@@ -335,8 +349,7 @@ class Index:
 
     def _selection(self, where: str) -> Selection:
         """What fulfils a condition; the last one is kept, since it is often asked for again."""
-        with self._steady() as snapshot:
+        with self._steady():
             if self._selected is None or self._selected[0] != where:
-                trained = snapshot.manifest.projection is not None
-                self._selected = where, Selection(snapshot.rows, self.select(where), self.dim, trained=trained)
+                self._selected = where, self._search_engine().select(self.select(where))
             return self._selected[1]

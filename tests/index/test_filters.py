@@ -70,8 +70,7 @@ def test_many_are_found_by_the_trained_file_nearly_all(
     index: Index, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is gathered, so that even few rows are looked for in the file; `cluster` leaves whole cells empty."""
-    monkeypatch.setattr(selection, "GATHER", -1)
-    monkeypatch.setattr(selection, "_GATHER_FLAT", -1)
+    monkeypatch.setattr(selection, "GATHER", (-1, -1))
     keep, (queries, _) = passing(index, where), clustered(4, 200)
     k = min(10, len(keep))
     index.refresh()

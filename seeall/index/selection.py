@@ -18,8 +18,8 @@ from seeall.index.engine import Engine, Floats, Ids, Mask, faiss
 from seeall.index.segments import Rows
 
 GATHER = 1 << 22, 1 << 25
-"""Numbers that are gathered for exact search: at most so many in any case, 32,768 vectors of 128 dimensions, and at most
-so many, 128 MiB, where a search of the trained file would read more."""
+"""Numbers that are gathered for exact search: so many in any case, which are 32,768 vectors of 128 dimensions, and so
+many, 128 MiB, where a search of the trained file would read more rows."""
 _MORE = 8
 """The nearest rows that pass lie farther away than the nearest of all, so in more cells."""
 _TABLE = 1 << 22
@@ -64,8 +64,8 @@ def _read(trained: Engine | None, passing: int) -> float:
     if trained is None or trained.inverted is None:
         return math.inf
     index, probes = trained.inverted
-    usual = _MORE * probes * index.ntotal / index.nlist
-    return (1 + 2) * usual * index.ntotal / max(passing, 1)
+    usual = float(_MORE * probes * index.ntotal / index.nlist)
+    return (1 + 2) * usual * float(index.ntotal) / max(passing, 1)
 
 
 @final

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from seeall.commands import index_uses
 from seeall.commands.common import (
     AllowSkipped,
     Data,
@@ -161,6 +162,11 @@ def index_compact(index: IndexFolder, wait: Wait = False, json_: Json = False, q
 
     with Index.open(index, wait=wait) as opened:
         tell({"dropped": opened.compact(), **opened.info()}, json_)
+
+
+group.command("duplicates")(index_uses.duplicates)
+group.command("clusters")(index_uses.clusters)
+group.command("outliers")(index_uses.outliers)
 
 
 def search(

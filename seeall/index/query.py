@@ -9,11 +9,11 @@ from typing import Any, Literal, cast
 
 import numpy as np
 
-from seeall import durable
-from seeall.data import video
-from seeall.data.decode import Pixels, Unreadable
+from seeall.data.decode import Pixels
 from seeall.data.pictures import Pictures, find
-from seeall.index.page import THUMB, sheet
+from seeall.html import save
+from seeall.index.album import reader
+from seeall.index.page import sheet
 from seeall.index.segments import unit
 from seeall.index.store import Index
 from seeall.types import SeeallError
@@ -21,6 +21,13 @@ from seeall.types import SeeallError
 Box = tuple[int, int, int, int]
 _NAME = 255
 """Most letters in the name of a file."""
+
+
+def opened(folder: Path, gpu: str) -> Index:
+    """The index at `folder`, to be searched as --gpu says. Raises SeeallError where that says nothing."""
+    if gpu not in ("auto", "on", "off"):
+        raise SeeallError(f"--gpu {gpu}: choose from auto, on, off")
+    return Index.open(folder, gpu=cast(Literal["auto", "on", "off"], gpu))
 
 
 def search(
@@ -44,11 +51,9 @@ def search(
     Raises: SeeallError for a query that is neither, k below 1, a run that the index was not made with, a condition
     that cannot be understood, or a box that is no region of one picture.
     """
-    if gpu not in ("auto", "on", "off"):
-        raise SeeallError(f"--gpu {gpu}: choose from auto, on, off")
     if k < 1:
         raise SeeallError(f"-k {k}: ask for at least 1 look-alike")
-    with Index.open(folder, gpu=cast(Literal["auto", "on", "off"], gpu)) as index:
+    with opened(folder, gpu) as index:
         if run is not None:
             from seeall.backbones.load import digest
 
@@ -148,15 +153,5 @@ def _is_id(query: str) -> bool:
 
 
 def page(path: Path, folder: Path, results: Sequence[dict[str, Any]]) -> None:
-    """Write the contact sheet of `results` to an HTML file."""
-
-    reader = video.Reader()
-
-    def read(name: str) -> Pixels:
-        if name.startswith("scenes/"):
-            raise Unreadable("not kept")
-        frame = video.named(name)
-        return reader(frame or name, THUMB)
-
-    text = sheet(f"Look-alikes in {folder.name}", results, read)
-    durable.save(path, lambda file: file.write(text.encode(errors="backslashreplace")))
+    """Write the contact sheet of `results` to an HTML file. Raises SeeallError where the disk refuses."""
+    save(path, sheet(f"Look-alikes in {folder.name}", results, reader()))

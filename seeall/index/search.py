@@ -97,6 +97,16 @@ class Searcher:
             return found, rough
         return np.concatenate([found, more], 1), np.concatenate([rough, more_rough], 1)
 
+    def near(self, queries: Floats, k: int) -> tuple[Ids, Floats]:
+        """As `search`, with cosines as FAISS has them: for looking at a whole collection, and much quicker.
+
+        Returns: ids (n, k), -1 where a trained file found no more, and cosines (n, k) right to about 1e-6.
+        """
+        found, rough = self.propose(queries, k)
+        order = np.argsort(np.where(found < 0, np.inf, -rough), axis=1, kind="stable")[:, :k]
+        found, rough = np.take_along_axis(found, order, 1), np.take_along_axis(rough, order, 1)
+        return np.where(found < 0, -1, self._snapshot.rows.ids[found]), rough
+
     def _best(self, queries: Floats, k: int, proposed: int, only: Selection | None) -> tuple[Ids, Floats, Ids]:
         """Ids, cosines, and the numbers of the queries for which more candidates might change the answer."""
         found, rough = self.propose(queries, proposed, only)

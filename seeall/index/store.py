@@ -256,6 +256,19 @@ class Index:
             log.warning("%s %d items: %d neighbours are returned, not %d", what, most, most, k)
         return searcher.search(queries, min(k, most), only)
 
+    def near(self, vectors: Floats, k: int) -> tuple[Ids, Floats]:
+        """As `search` for unit vectors, without the second scoring: see `Searcher.near`."""
+        return self._search_engine().near(vectors, min(k, len(self)))
+
+    def walk(self, size: int = 4096) -> Iterator[tuple[Ids, Floats]]:
+        """Every item once, by ascending id, at most `size` at a time: ids (m,) and unit vectors (m, D)."""
+        with self._steady() as snapshot:
+            rows, alive = snapshot.rows, snapshot.alive
+        for positions, vectors in rows.blocks(alive):
+            for start in range(0, len(positions), size):
+                part = slice(start, start + size)
+                yield rows.ids[positions[part]], np.ascontiguousarray(vectors[part])
+
     def select(self, where: str) -> Ids:
         """Ids (n,) int64, ascending, of the items that fulfil a condition in the language of `seeall.index.where`.
 

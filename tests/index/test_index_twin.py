@@ -12,19 +12,8 @@ import pytest
 
 PROGRAM = Path(__file__).with_name("twin.py")
 KINDS = {
-    "add",
-    "update",
-    "remove",
-    "compact",
-    "sync",
-    "stamp",
-    "fail",
-    "search",
-    "filter",
-    "reopen",
-    "refresh",
-    "check",
-}
+    "add", "update", "remove", "compact", "sync", "stamp", "fail", "search", "filter", "reopen", "refresh", "check",
+}  # fmt: skip
 
 
 def steps(n: int, seed: int) -> dict[str, int]:

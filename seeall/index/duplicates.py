@@ -98,9 +98,9 @@ def _join(parent: Ids, a: Ids, b: Ids) -> None:
 
 def _scored(index: Index, ids: Ids) -> Group:
     first = index.get(int(ids[0])).vector
-    scores = np.concatenate([_vectors(index, part) @ first for part in _parts(ids)])
-    order = np.lexsort((ids, -np.where(ids == ids[0], np.inf, scores)))
-    return Group(ids[order], scores[order].clip(-1, 1))
+    scores = np.concatenate([_vectors(index, part) @ first for part in _parts(ids)]).clip(-1, 1)
+    order = np.lexsort((ids, -scores.round(6), ids != ids[0]))  # equal pictures by id, whatever the rounding
+    return Group(ids[order], scores[order])
 
 
 def _parts(ids: Ids, size: int = 4096) -> Iterable[Ids]:

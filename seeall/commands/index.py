@@ -167,6 +167,8 @@ def index_compact(index: IndexFolder, wait: Wait = False, json_: Json = False, q
 group.command("duplicates")(index_uses.duplicates)
 group.command("clusters")(index_uses.clusters)
 group.command("outliers")(index_uses.outliers)
+group.command("export")(index_uses.export)
+group.command("merge")(index_uses.merge)
 
 
 def search(

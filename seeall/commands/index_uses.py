@@ -1,4 +1,4 @@
-"""`ssl index duplicates`, `clusters`, `outliers`: looking at a whole collection through its index."""
+"""`ssl index duplicates`, `clusters`, `outliers`, `export`, `merge`: what else a whole index is good for."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from seeall.commands.common import Gpu, IndexFolder, Json, Quiet, Seed, listen
+from seeall.commands.common import Gpu, IndexFolder, Json, Overwrite, Quiet, Seed, listen, tell
 from seeall.console import log
 
 Html = Annotated[Path | None, typer.Option("--html", help="Write a page with thumbnails, NAME.html.")]
@@ -92,6 +92,36 @@ def outliers(
         found = pictures(there, *look(there, most, k))
     intro = f"The figure is the mean cosine with the {k} nearest others: the lower, the stranger."
     _tell([({}, f"{len(found)} pictures", found)], json_, html, f"Outliers in {index.name}", intro)
+
+
+def export(
+    index: IndexFolder,
+    out: Annotated[Path, typer.Option(help="FILE.npy gets the vectors, FILE.parquet what each of them is.")],
+    overwrite: Overwrite = False,
+    json_: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write the vectors of an index as .npy, and what they are as .parquet, as `ssl embed` does."""
+    listen(quiet)
+    from seeall.index.query import opened
+    from seeall.index.transfer import export
+
+    with opened(index, "off") as there:
+        tell(export(there, out, overwrite=overwrite), json_)
+
+
+def merge(
+    out: Annotated[Path, typer.Argument(help="The index folder to write.")],
+    indexes: Annotated[list[Path], typer.Argument(help="Indexes of one and the same network.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the index that is at OUT.")] = False,
+    json_: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """One index of several; of a picture that is in more than one, the last of them counts."""
+    listen(quiet)
+    from seeall.index.transfer import merge
+
+    tell(merge(out, indexes, overwrite=overwrite), json_)
 
 
 def _tell(

@@ -153,6 +153,11 @@ class Items:
         found = self._read(query, (generation, generation, *condition.values))
         return np.array([row[0] for row in found], np.int64)
 
+    def keys(self, generation: int) -> set[str]:
+        """The keys of all metadata of `generation`."""
+        query = f"SELECT DISTINCT found.key FROM items, json_each(items.metadata) AS found WHERE {_ALIVE}"
+        return {row[0] for row in self._read(query, (generation, generation))}
+
     def below(self, folder: str, generation: int) -> list[str]:
         """The path of every item of `generation` that begins with `folder` and a slash."""
         first = _bytes(folder.rstrip("/"))

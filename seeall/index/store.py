@@ -222,6 +222,21 @@ class Index:
         return dict(self._snapshot.manifest.preprocessing)
 
     @property
+    def model(self) -> str:
+        """Digest of the network whose vectors these are."""
+        return self._snapshot.manifest.model
+
+    @property
+    def copies(self) -> dict[str, Path]:
+        """Name → file, of what was put into the folder at its creation."""
+        return {name: self._root / name for name in self._snapshot.manifest.files}
+
+    @property
+    def ivf_from(self) -> int:
+        """From how many items on a FAISS file is trained."""
+        return self._snapshot.manifest.ivf_from
+
+    @property
     def ids(self) -> Ids:
         """(n,) int64, ascending."""
         return self._snapshot.ids
@@ -298,6 +313,18 @@ class Index:
             records = snapshot.items.by_path(paths, snapshot.manifest.generation)
             known = snapshot.items.stamps([r.id for r in records.values()])
         return {path: (r, known.get(r.id)) for path, r in records.items()}
+
+    def records(self, ids: Ids) -> list[tuple[Record, Stamp | None]]:
+        """The same by id, in the order asked; all of `ids` (n,) are here."""
+        with self._steady() as snapshot:
+            records = snapshot.items.by_id(ids.tolist(), snapshot.manifest.generation)
+            known = snapshot.items.stamps(ids.tolist())
+        return [(records[i], known.get(i)) for i in ids.tolist()]
+
+    def keys(self) -> set[str]:
+        """The keys of all metadata."""
+        with self._steady() as snapshot:
+            return snapshot.items.keys(snapshot.manifest.generation)
 
     def below(self, folder: str) -> list[str]:
         """The paths of all items that lie in `folder`, an absolute path, or below it."""

@@ -141,12 +141,23 @@ def index_info(index: IndexFolder, json_: Json = False) -> None:
 
 
 @group.command("check")
-def index_check(index: IndexFolder, json_: Json = False) -> None:
+def index_check(
+    index: IndexFolder,
+    repair: Annotated[bool, typer.Option("--repair", help="Make again what can be made from the vectors.")] = False,
+    wait: Wait = False,
+    json_: Json = False,
+) -> None:
     """Compare everything in an index with its checksums and counts; exit code 1 where something is wrong."""
+    from seeall.index.repair import repair as mend
     from seeall.index.store import Index
 
-    with Index.open(index) as opened:
-        problems, notes = opened.check(), opened.notes()
+    if repair:
+        done, problems = mend(index.resolve(), wait=wait)
+        notes = [f"repaired: {line}" for line in done]
+        problems = [f"cannot be repaired: {line}" for line in problems]
+    else:
+        with Index.open(index) as opened:
+            problems, notes = opened.check(), opened.notes()
     if json_:
         print(json.dumps({"problems": problems, "notes": notes}))
     else:

@@ -230,6 +230,10 @@ class Writer:
         """The trained FAISS file cannot be read: the commit, if there is one, builds it again."""
         self._projection = None
 
+    def rebuild(self) -> None:
+        """Build the trained FAISS file again with this commit, whatever else it does."""
+        self._projection, self._changed = None, True
+
     def _retire(self, records: Sequence[Record]) -> None:
         self._items.retire((r.id for r in records), self._generation)
         self._checksum = checksum(self._checksum, removed=records)

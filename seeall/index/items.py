@@ -40,8 +40,9 @@ CREATE TABLE items (
     removed_generation INTEGER NOT NULL DEFAULT {_NEVER},
     UNIQUE (path, removed_generation)
 );
-CREATE INDEX items_removed ON items (removed_generation) WHERE removed_generation < {_NEVER};
 """
+INDEX = f"CREATE INDEX items_removed ON items (removed_generation) WHERE removed_generation < {_NEVER}"
+"""What finds the removed items, who are few."""
 _FILES = (
     "CREATE TABLE IF NOT EXISTS files"
     " (id INTEGER PRIMARY KEY, size INTEGER NOT NULL, changed INTEGER NOT NULL, digest TEXT NOT NULL)",
@@ -120,7 +121,7 @@ class Items:
     def create(root: Path) -> None:
         """An empty database in `root`."""
         db = sqlite3.connect(root / NAME, isolation_level=None)
-        db.executescript(";".join([_SCHEMA, *_FILES]))
+        db.executescript(";".join([_SCHEMA, INDEX, *_FILES]))
         db.close()
 
     def close(self) -> None:

@@ -12,6 +12,7 @@ import pyarrow.parquet
 import pytest
 
 from seeall import cli
+from seeall.index.known import files
 from seeall.index.stamps import Stamp
 from seeall.index.store import Index
 
@@ -82,7 +83,7 @@ def test_merge_is_a_union_in_which_the_last_wins(ssl: Ssl, tmp_path: Path) -> No
         for item in index.items(index.ids):
             vector, label, metadata = expected.pop(item.path)
             assert np.allclose(item.vector, vector, atol=1e-6) and (item.label, item.metadata) == (label, metadata)
-        stamps = {path: found[1] for path, found in index.files(["p1", "p5000", "p5001", "q"]).items()}
+        stamps = {path: found[1] for path, found in files(index, ["p1", "p5000", "p5001", "q"]).items()}
     assert not expected and stamps == {"p1": None, "p5000": (2, 2, "x"), "p5001": (3, 2, "x"), "q": None}
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from seeall.console import bar, log
 from seeall.data import keyed
 from seeall.index.engine import faiss
+from seeall.index.known import walk
 from seeall.index.segments import Floats, Ids
 from seeall.index.store import Index
 from seeall.types import SeeallError
@@ -61,7 +62,7 @@ def _sample(index: Index, n: int, seed: int) -> Floats:
     """(n, D) vectors of the index, the same for the same seed."""
     chosen = np.sort(keyed.permutation(len(index), seed, _STREAM)[:n].numpy())
     parts, start = [], 0
-    for ids, vectors in index.walk():
+    for ids, vectors in walk(index):
         parts.append(vectors[chosen[(chosen >= start) & (chosen < start + len(ids))] - start])
         start += len(ids)
     return np.concatenate(parts)
@@ -134,7 +135,7 @@ def _assigned(index: Index, centres: Floats, most: int) -> list[Cluster]:
     size, total = np.zeros(len(centres), np.int64), np.zeros(len(centres))
     belongs, score, ids = np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, np.int64)
     with bar("assigning", len(index)) as progress:
-        for block, vectors in index.walk():
+        for block, vectors in walk(index):
             near = vectors @ centres.T
             own = near.argmax(1)
             best = near[np.arange(len(own)), own]

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from seeall.console import bar
+from seeall.index.known import walk
 from seeall.index.segments import Floats, Ids
 from seeall.index.store import Index
 from seeall.types import SeeallError
@@ -58,7 +59,7 @@ def _pass(index: Index, ids: Ids, parent: Ids, doubtful: np.ndarray, k: int, thr
     """
     before, start = _count(parent), 0
     with bar("looking for duplicates", int(doubtful.sum())) as progress:
-        for block, vectors in index.walk():
+        for block, vectors in walk(index):
             rows = np.flatnonzero(doubtful[start : start + len(block)])
             start += len(block)
             if not len(rows):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from seeall.console import bar
+from seeall.index.known import walk
 from seeall.index.segments import Floats, Ids
 from seeall.index.store import Index
 from seeall.types import SeeallError
@@ -26,7 +27,7 @@ def outliers(index: Index, most: int = 20, neighbours: int = 10) -> tuple[Ids, F
         raise SeeallError(f"the index {index.path} holds {len(index)} items: nothing can be unlike the others")
     worst, lowest = np.empty(0, np.int64), np.empty(0, np.float32)
     with bar("looking for outliers", len(index)) as progress:
-        for ids, vectors in index.walk():
+        for ids, vectors in walk(index):
             worst, lowest = (
                 np.concatenate([worst, ids]),
                 np.concatenate([lowest, _mean(index, ids, vectors, neighbours)]),

@@ -34,7 +34,6 @@ from seeall.index.search import Searcher
 from seeall.index.segments import Floats, Ids, Rows, unit
 from seeall.index.selection import Selection
 from seeall.index.snapshot import Snapshot
-from seeall.index.stamps import Stamp
 from seeall.index.where import parse
 from seeall.types import SeeallError
 
@@ -222,21 +221,6 @@ class Index:
         return dict(self._snapshot.manifest.preprocessing)
 
     @property
-    def model(self) -> str:
-        """Digest of the network whose vectors these are."""
-        return self._snapshot.manifest.model
-
-    @property
-    def copies(self) -> dict[str, Path]:
-        """Name → file, of what was put into the folder at its creation."""
-        return {name: self._root / name for name in self._snapshot.manifest.files}
-
-    @property
-    def ivf_from(self) -> int:
-        """From how many items on a FAISS file is trained."""
-        return self._snapshot.manifest.ivf_from
-
-    @property
     def ids(self) -> Ids:
         """(n,) int64, ascending."""
         return self._snapshot.ids
@@ -263,7 +247,7 @@ class Index:
         if k < 1:
             raise SeeallError(f"k is {k}: ask for one neighbour or more")
         queries = unit(vectors, self.dim)
-        with self._steady():
+        with self.reading():
             searcher, only = self._search_engine(), None if where is None else self._selection(where)
         most = len(only.ids) if only else searcher.count
         if k > most:
@@ -275,21 +259,12 @@ class Index:
         """As `search` for unit vectors, without the second scoring: see `Searcher.near`."""
         return self._search_engine().near(vectors, min(k, len(self)))
 
-    def walk(self, size: int = 4096) -> Iterator[tuple[Ids, Floats]]:
-        """Every item once, by ascending id, at most `size` at a time: ids (m,) and unit vectors (m, D)."""
-        with self._steady() as snapshot:
-            rows, alive = snapshot.rows, snapshot.alive
-        for positions, vectors in rows.blocks(alive):
-            for start in range(0, len(positions), size):
-                part = slice(start, start + size)
-                yield rows.ids[positions[part]], np.ascontiguousarray(vectors[part])
-
     def select(self, where: str) -> Ids:
         """Ids (n,) int64, ascending, of the items that fulfil a condition in the language of `seeall.index.where`.
 
         Raises: SeeallError where it cannot be understood.
         """
-        with self._steady() as snapshot:
+        with self.reading() as snapshot:
             return snapshot.items.select(parse(where), snapshot.manifest.generation)
 
     def get(self, item: int | str) -> Item:
@@ -306,30 +281,6 @@ class Index:
         records = [r for r in found if r]
         vectors = rows.gather(rows.find(np.array([r.id for r in records], np.int64)))
         return [Item(r.id, r.path, r.label, json.loads(r.metadata), v) for r, v in zip(records, vectors)]
-
-    def files(self, paths: Sequence[str]) -> dict[str, tuple[Record, Stamp | None]]:
-        """Path → record, and what the file was like if that is known, of those of `paths` that are here."""
-        with self._steady() as snapshot:
-            records = snapshot.items.by_path(paths, snapshot.manifest.generation)
-            known = snapshot.items.stamps([r.id for r in records.values()])
-        return {path: (r, known.get(r.id)) for path, r in records.items()}
-
-    def records(self, ids: Ids) -> list[tuple[Record, Stamp | None]]:
-        """The same by id, in the order asked; all of `ids` (n,) are here."""
-        with self._steady() as snapshot:
-            records = snapshot.items.by_id(ids.tolist(), snapshot.manifest.generation)
-            known = snapshot.items.stamps(ids.tolist())
-        return [(records[i], known.get(i)) for i in ids.tolist()]
-
-    def keys(self) -> set[str]:
-        """The keys of all metadata."""
-        with self._steady() as snapshot:
-            return snapshot.items.keys(snapshot.manifest.generation)
-
-    def below(self, folder: str) -> list[str]:
-        """The paths of all items that lie in `folder`, an absolute path, or below it."""
-        with self._steady() as snapshot:
-            return snapshot.items.below(folder, snapshot.manifest.generation)
 
     def info(self) -> dict[str, Any]:
         """What `ssl index info` reports: flat names, plain values."""
@@ -369,27 +320,27 @@ class Index:
         return self._open
 
     @contextmanager
-    def _steady(self) -> Iterator[Snapshot]:
-        """What is open, while nobody can put another in its place."""
+    def reading(self) -> Iterator[Snapshot]:
+        """What is open, while nobody can put another generation in its place: for those who ask it several things."""
         _ = self._snapshot  # a fork may have left the lock taken: what is wrong there is said before
         with self._swapping:
             yield self._snapshot
 
     def _records(self, asked: Sequence[int | str]) -> tuple[Rows, list[Record | None]]:
         """The records of `asked`, and the rows of the same generation."""
-        with self._steady() as snapshot:
+        with self.reading() as snapshot:
             return snapshot.rows, lookup(snapshot.items, asked, snapshot.manifest.generation)
 
     def _search_engine(self) -> Searcher:
         """The searcher of what is open; it serves on when that is closed."""
-        with self._steady() as snapshot:
+        with self.reading() as snapshot:
             if self._searcher is None:
                 self._searcher = Searcher(snapshot, self._gpu)
             return self._searcher
 
     def _selection(self, where: str) -> Selection:
         """What fulfils a condition; the last one is kept, since it is often asked for again."""
-        with self._steady():
+        with self.reading():
             if self._selected is None or self._selected[0] != where:
                 self._selected = where, self._search_engine().select(self.select(where))
             return self._selected[1]

@@ -28,6 +28,7 @@ from seeall.data.video import Frame, is_video
 from seeall.index import stamps
 from seeall.index.commit import Writer
 from seeall.index.items import Record
+from seeall.index.known import below, files
 from seeall.index.segments import Floats, unit
 from seeall.index.stamps import Stamp
 from seeall.index.store import Index
@@ -147,7 +148,7 @@ def _plan(index: Index, pictures: Pictures, vanished: bool) -> _Plan:
     plan, names, contents = _Plan(), set[str](), dict[str, str]()
     for rows in _blocks(range(len(pictures))):
         called = {row: where(pictures, row) for row in rows}
-        known = index.files(list(called.values()))
+        known = files(index, list(called.values()))
         for row, name in called.items():
             if vanished:
                 names.add(name)
@@ -170,9 +171,9 @@ def _plan(index: Index, pictures: Pictures, vanished: bool) -> _Plan:
                 else:
                     plan.relabelled.append(row)
     root = _root(pictures) if vanished else None
-    left = [name for name in index.below(str(root)) if name not in names] if root else []
+    left = [name for name in below(index, str(root)) if name not in names] if root else []
     for some in _blocks([name for name in left if stamps.look(name) is None]):
-        for name, (_, old) in index.files(some).items():
+        for name, (_, old) in files(index, some).items():
             film = name.rpartition("#")[0]
             now = stamps.look(film) if film and is_video(film) else None
             if now is None:
@@ -209,7 +210,7 @@ def _done(
     writer.stamp(plan.touched)
     for rows in _blocks(plan.relabelled):
         names = [where(pictures, row) for row in rows]
-        items, old = index.items(names), index.files(names)
+        items, old = index.items(names), files(index, names)
         _write(writer, pictures, rows, np.stack([item.vector for item in items]), [old[name][0] for name in names])
         report.relabelled += len(rows)
     todo = sorted(plan.new | plan.changed | plan.unknown)
@@ -222,8 +223,8 @@ def _done(
             report.skipped += [(some.ids[row], why) for row, why in bad]
             if good:
                 ids = _seen(index, writer, pictures, plan, report, [todo[row] for row in good], z.numpy())
-                files = [(i, _file(some, row), before[row]) for i, row in zip(ids, good)]
-                stamping.append(pool.submit(_stamped, files))
+                seen = [(i, _file(some, row), before[row]) for i, row in zip(ids, good)]
+                stamping.append(pool.submit(_stamped, seen))
             while stamping and (len(stamping) > 1 or stamping[0].done()):
                 writer.stamp(stamping.popleft().result())
             progress.update(len(good) + len(bad), "{rate:,.0f} pictures/s")
@@ -232,11 +233,11 @@ def _done(
     return report
 
 
-def _stamped(files: Sequence[tuple[int, str | None, tuple[int, int] | None]]) -> dict[int, Stamp]:
+def _stamped(seen: Sequence[tuple[int, str | None, tuple[int, int] | None]]) -> dict[int, Stamp]:
     """Id → the stamp of its file. Frames of a film follow each other, so that it is read once for all that are here."""
     found: dict[int, Stamp] = {}
     last: tuple[str | None, Stamp | None] = (None, None)
-    for number, file, before in files:
+    for number, file, before in seen:
         if file is None:
             continue
         if file != last[0]:
@@ -251,7 +252,7 @@ def _seen(
 ) -> list[int]:
     """Write what was seen, but for what is in the index with the same vector; the ids that the pictures have now."""
     names = [where(pictures, row) for row in rows]
-    known = index.files([name for name, row in zip(names, rows) if row not in plan.new])
+    known = files(index, [name for name, row in zip(names, rows) if row not in plan.new])
     doubtful = [n for n, row in enumerate(rows) if row in plan.unknown]
     same: dict[int, int] = {}
     if doubtful:

@@ -12,6 +12,7 @@ import numpy as np
 
 from seeall import durable
 from seeall.console import bar
+from seeall.index.known import files, keys, records, walk
 from seeall.index.store import Index
 from seeall.types import SeeallError
 
@@ -35,7 +36,7 @@ def export(index: Index, out: Path, *, overwrite: bool = False) -> dict[str, Any
         def numbers(file: BinaryIO) -> None:
             header = {"descr": "<f4", "fortran_order": False, "shape": (len(index), index.dim)}
             np.lib.format.write_array_header_1_0(file, header)
-            for ids, vectors in index.walk():
+            for ids, vectors in walk(index):
                 file.write(vectors.astype("<f4", copy=False).tobytes())
                 progress.update(len(ids))
 
@@ -51,15 +52,15 @@ def _rows(index: Index, file: BinaryIO, update: Any) -> None:
 
     labelled = len(index.select("label is not null")) > 0
     first = ["id", "label"] if labelled else ["id"]
-    keys = sorted(index.keys() - set(first))
-    schema = pyarrow.schema([(_text(name), pyarrow.string()) for name in [*first, *keys]])
+    others = sorted(keys(index) - set(first))
+    schema = pyarrow.schema([(_text(name), pyarrow.string()) for name in [*first, *others]])
     with pyarrow.parquet.ParquetWriter(file, schema) as writer:
-        for ids, _ in index.walk():
+        for ids, _ in walk(index):
             items = index.items(ids.tolist())
             columns: list[list[str | None]] = [[_text(item.path) for item in items]]
             if labelled:
                 columns.append([None if item.label is None else _text(item.label) for item in items])
-            columns += [[_text(str(item.metadata.get(key, ""))) for item in items] for key in keys]
+            columns += [[_text(str(item.metadata.get(key, ""))) for item in items] for key in others]
             writer.write_table(pyarrow.table([pyarrow.array(c, pyarrow.string()) for c in columns], schema=schema))
             update(len(ids))
 
@@ -77,22 +78,23 @@ def merge(out: Path, sources: Sequence[Path], *, overwrite: bool = False) -> dic
     """
     with ExitStack() as stack:
         indexes = [stack.enter_context(Index.open(source, gpu="off")) for source in sources]
-        first = indexes[0]
+        with indexes[0].reading() as snapshot:
+            first, root = snapshot.manifest, snapshot.root
         for index in indexes:
             index.require_model(first.model)
         merged = stack.enter_context(
             Index.create(
-                out, dim=first.dim, model=first.model, preprocessing=first.preprocessing, files=first.copies,
-                overwrite=overwrite, ivf_from=first.ivf_from, gpu="off",
+                out, dim=first.dim, model=first.model, preprocessing=first.preprocessing, ivf_from=first.ivf_from,
+                files={name: root / name for name in first.files}, overwrite=overwrite, gpu="off",
             )
         )  # fmt: skip
         total = sum(map(len, indexes))
         with merged.writer() as writer, bar("merging", total) as progress:
             for number, index in enumerate(indexes):
-                for ids, vectors in index.walk():
-                    known = index.records(ids)
+                for ids, vectors in walk(index):
+                    known = records(index, ids)
                     paths = [record.path for record, _ in known]
-                    later = {path for other in indexes[number + 1 :] for path in other.files(paths)}
+                    later = {path for other in indexes[number + 1 :] for path in files(other, paths)}
                     kept = [n for n, path in enumerate(paths) if path not in later]
                     new = writer.append(
                         [paths[n] for n in kept],

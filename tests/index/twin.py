@@ -34,6 +34,7 @@ from hypothesis.stateful import (
 
 from seeall.console import log
 from seeall.index import segments
+from seeall.index.known import below, files
 from seeall.index.stamps import Stamp
 from seeall.index.store import Index
 from seeall.types import SeeallError
@@ -187,9 +188,9 @@ class Machine(RuleBasedStateMachine):
                 del twin[name]
             writer.remove(gone)
         self.twin = twin
-        found = self.index.files(list(items))
+        found = files(self.index, list(items))
         assert all(found[n][1] == (1, 2, "3") for n in items) and len(found) == len(items)
-        assert sorted(self.index.below("/films")) == sorted(n for n in twin if n.startswith("/films/"))
+        assert sorted(below(self.index, "/films")) == sorted(n for n in twin if n.startswith("/films/"))
         self._commit("sync")
 
     @precondition(lambda self: self.twin)

@@ -3,7 +3,7 @@
     items.sqlite's own indexes   made again from its table
     vectors/*.ids.npy            the ids of the items in their order, where these have the checksum of the manifest
     index/*.faiss                trained again
-    manifest.json of format 1    written again with what it lacked: a `uuid`, and the size of the FAISS file
+    manifest.json, older format  written again with what it lacked, such as a `uuid` and the size of the FAISS file
     what a killed writer left    removed
 
 Vectors, the table of items, the manifest and the copy of the network are not made from anything else here.
@@ -12,6 +12,7 @@ Vectors, the table of items, the manifest and the copy of the network are not ma
 from __future__ import annotations
 
 import hashlib
+import json
 import secrets
 import sqlite3
 from collections.abc import Iterator, Sequence
@@ -25,7 +26,7 @@ import numpy as np
 from seeall.index import check, durable, items
 from seeall.index.commit import Writer, leftovers, recover
 from seeall.index.durable import LOCK, Lock
-from seeall.index.manifest import Manifest
+from seeall.index.manifest import FORMAT, NAME, Manifest
 from seeall.index.segments import Ids
 from seeall.types import SeeallError
 
@@ -46,8 +47,10 @@ def repair(root: Path, *, wait: bool = False) -> tuple[list[str], list[str]]:
             with durable.reported(root):
                 done += _database(root)
                 done += _ids(root, manifest)
-        if not manifest.uuid:
-            done.append(_format(root, manifest))
+        version = json.loads((root / NAME).read_bytes())["format"]
+        if version < FORMAT:
+            _renew(root, manifest)
+            done.append(f"{NAME} is brought from format {version} to format {FORMAT}")
         old = leftovers(root, manifest)
         try:
             recover(root)
@@ -107,14 +110,13 @@ def _holds(path: Path, digest: str) -> bool:
         return False
 
 
-def _format(root: Path, manifest: Manifest) -> str:
-    """Bring a manifest of format 1 to the format of today."""
+def _renew(root: Path, manifest: Manifest) -> None:
+    """Write a manifest of an older format in that of today."""
     trained = manifest.projection
     if trained and not trained.bytes and (root / trained.path).exists():
         trained = replace(trained, bytes=(root / trained.path).stat().st_size)
     with durable.reported(root):
-        replace(manifest, uuid=secrets.token_hex(16), projection=trained).write(root)
-    return "manifest.json is brought from format 1 to the format of today"
+        replace(manifest, uuid=manifest.uuid or secrets.token_hex(16), projection=trained).write(root)
 
 
 def _is_about_search(manifest: Manifest, problems: Sequence[str]) -> bool:

@@ -15,6 +15,7 @@ import pytest
 from seeall import cli
 from seeall.index import segments
 from seeall.index.durable import Lock
+from seeall.index.manifest import FORMAT
 from seeall.index.repair import repair
 from seeall.index.store import Index
 from seeall.types import SeeallError
@@ -170,9 +171,9 @@ def test_format_1_is_brought_to_today(root: Path) -> None:
     with Index.open(root, gpu="off") as index:
         assert len(index) == len(before)
     done, left = repair(root)
-    assert left == [] and done == ["manifest.json is brought from format 1 to the format of today"]
+    assert left == [] and done == [f"manifest.json is brought from format 1 to format {FORMAT}"]
     after = json.loads((root / "manifest.json").read_text())
-    assert after["format"] == 2 and len(after["uuid"]) == 32
+    assert after["format"] == FORMAT and len(after["uuid"]) == 32
     assert after["projection"]["bytes"] == trained(root).stat().st_size and content(root) == before
 
 

@@ -14,8 +14,8 @@ from typing import Any, final
 import numpy as np
 from faiss import rev_swig_ptr, swig_ptr
 
-from seeall.index.engine import Engine, Floats, Ids, Mask, faiss
-from seeall.index.segments import Rows
+from seeall.index.engine import Engine, faiss
+from seeall.index.segments import Floats, Ids, Mask, Rows
 
 GATHER = 1 << 22, 1 << 25
 """Numbers that are gathered for exact search: so many in any case, which are 32,768 vectors of 128 dimensions, and so

@@ -1,19 +1,20 @@
 """Claim: kill -9 at any moment costs no run and no index: a resumed run ends with the very bits of one that was
 never killed, and an index holds what it held before, or all that was being added.
 
-    python benchmarks/kills.py [--pretrain 20] [--index 20] [--seed 0] [--json]      two minutes on two idle cores
+    python benchmarks/kills.py [--pretrain 20] [--index 26] [--seed 0] [--json]      three minutes on two idle cores
 
-Three rows, each with its number of kills by SIGKILL at random moments, drawn by the seed:
+Four rows, 202 kills in all, each with its number of kills by SIGKILL at random moments, drawn by the seed:
 
 `ssl pretrain`    is killed at moments spread evenly over the length of a whole run, saving after every step, and
                   gone on with by `ssl pretrain --resume`, which may be killed too; every run is at last let finish,
                   and each tensor of its backbone.safetensors compared, bit by bit, with that of the whole run. A
                   run killed before it wrote its run.json is begun again.
-`ssl index add`   is killed while it adds 200 pictures to an index of 60 and replaces those. `ssl index check` must
-                  then find nothing wrong, the content be that of before or that of after, and the same command,
-                  let finish, bring that of after: this is its "resumed equal".
-`Index.add`       in a loop, so that nearly every kill hits a commit: what was acknowledged must be there, and of
-                  the commit under way all or nothing. All kills hit one index, five times as many as above.
+`ssl index add`   is killed while it adds 200 pictures to an index of 60 and replaces 20 that have changed. `ssl index
+                  check` must then find nothing wrong, the content be that of before or that of after, and the same
+                  command, let finish, bring that of after: this is its "resumed equal".
+`ssl index sync`  the same, and 10 pictures are gone, which --remove-vanished removes from the index.
+`Index.add`       `remove` and `compact` in a loop, so that nearly every kill hits a commit: what was acknowledged must
+                  be there, and of the commit under way all or nothing. All kills hit one index, five times as many.
 
 This program imports everything once and forks a process for each life that ends by a kill, so that kills hit the
 work and not the seconds of importing; hence one thread each, as a fork cannot share a pool of threads. Linux only.
@@ -172,14 +173,14 @@ def pretraining(kills: int, moments: random.Random, folder: Path) -> Report:
     return report
 
 
-def draw(folder: Path, n: int) -> None:
+def draw(folder: Path, n: int, seed: int = 0) -> None:
     """n small pictures."""
     import numpy as np
     from PIL import Image
 
     folder.mkdir(parents=True)
     for i in range(n):
-        rng = np.random.default_rng([n, i])
+        rng = np.random.default_rng([seed, n, i])
         coarse = Image.fromarray(rng.integers(0, 256, (5, 5, 3), dtype=np.uint8))
         coarse.resize((40 + i % 9, 40), Image.Resampling.BICUBIC).save(folder / f"{i:03d}.png")
 
@@ -208,27 +209,35 @@ def clean(root: Path) -> bool:
     return code == 0 and json.loads(told)["problems"] == []
 
 
-def adding(kills: int, moments: random.Random, folder: Path) -> Report:
-    """`ssl index add`, killed; each time on a fresh copy of the same index."""
-    pictures, template, root = folder / "pictures", folder / "template", folder / "index"
+def changing(name: str, kills: int, moments: random.Random, folder: Path) -> Report:
+    """`ssl index add` or `sync`, killed; each time on a fresh copy of the same index."""
+    pictures, template, root = folder / name, folder / f"{name}.template", folder / f"{name}.index"
     draw(pictures / "old", 60)
-    draw(pictures / "new", 200)
     finish(ssl("index", "build", pictures / "old", "--run", folder / "whole", "--out", template, "--quiet"))
-    add = ssl("index", "add", root, pictures, "--quiet")
+    draw(pictures / "new", 200)
+    draw(pictures / "other", 20, seed=1)
+    for picture in sorted((pictures / "other").iterdir()):
+        picture.replace(pictures / "old" / picture.name)
+    if name == "sync":
+        for picture in sorted((pictures / "old").iterdir())[-10:]:
+            picture.unlink()
+    change = ssl("index", name, root, pictures, "--quiet", *(["--remove-vanished"] if name == "sync" else []))
     shutil.copytree(template, root)
-    old, length, new = content(root), finish(add), content(root)
-    report = dict.fromkeys(("kills", "clean", "old", "new", "mended"), 0) | {"seconds_of_an_add": length}
+    old, length, new = content(root), finish(change), content(root)
+    if old == new:
+        raise SystemExit(f"ssl index {name} has changed nothing")
+    report = dict.fromkeys(("kills", "clean", "old", "new", "mended"), 0) | {"seconds": length}
     while report["kills"] < kills:
         shutil.rmtree(root)
         shutil.copytree(template, root)
-        if not killed(start(add), moments.uniform(0, length)):
+        if not killed(start(change), moments.uniform(0, length)):
             continue
         report["kills"] += 1
         found = content(root)
         report["clean"] += clean(root)
         report["old"] += found == old
         report["new"] += found == new
-        finish(add)
+        finish(change)
         report["mended"] += content(root) == new and clean(root)
     return report
 
@@ -242,7 +251,12 @@ def commit(root: Path, generation: int) -> None:
     paths = [f"p{(generation * 37 + i * 3) % PATHS}" for i in range(EACH)]
     vectors = np.random.default_rng(generation).standard_normal((EACH, DIM)).astype(np.float32)
     with Index.open(root, gpu="off") as index:
-        index.add(paths, vectors, labels=[str(generation)] * EACH)
+        if generation % 7 == 0:
+            index.compact() if index.info()["removed"] else index.remove([int(index.ids[0])])
+        elif generation % 5 == 0:
+            index.remove([int(i) for i in index.ids[:EACH]])
+        else:
+            index.add(paths, vectors, labels=[str(generation)] * EACH)
 
 
 def looping(root: Path, generation: int, told: int) -> Work:
@@ -258,7 +272,7 @@ def looping(root: Path, generation: int, told: int) -> Work:
 
 
 def loop(kills: int, moments: random.Random, folder: Path) -> Report:
-    """`Index.add` in a loop, killed; `reference` is the same index, one commit after another and never killed."""
+    """Add, remove and compact in a loop, killed; `reference` is the same index, one commit after another, unharmed."""
 
     def create(root: Path) -> int:
         from seeall.index.store import Index
@@ -305,23 +319,24 @@ def replaying(root: Path, first: int, last: int) -> Work:
 
 def survived(report: dict[str, Report]) -> bool:
     """Whether every kill was: equal runs, clean indexes, and of every commit all or nothing."""
-    runs, added, looped = report["pretrain"], report["index_add"], report["index_loop"]
+    runs, indexes = report["pretrain"], (report[f"index_{name}"] for name in ("add", "sync", "loop"))
     return runs["equal"] == runs["kills"] and all(
-        r["clean"] == r["old"] + r["new"] == r["kills"] == r.get("mended", r["kills"]) for r in (added, looped)
+        r["clean"] == r["old"] + r["new"] == r["kills"] == r.get("mended", r["kills"]) for r in indexes
     )
 
 
 def table(report: dict[str, Report]) -> str:
     """The report for a person."""
-    runs, added, looped = report["pretrain"], report["index_add"], report["index_loop"]
+    runs, added, synced, looped = (report[name] for name in ("pretrain", "index_add", "index_sync", "index_loop"))
     lines = [f"{'kill -9':<18}{'kills':>7}{'resumed equal':>15}{'index clean':>13}{'old state':>11}{'new state':>11}"]
     lines.append(f"{'ssl pretrain':<18}{runs['kills']:>7}{runs['equal']:>15}")
-    for name, r in (("ssl index add", added), ("Index.add", looped)):
+    for name, r in (("ssl index add", added), ("ssl index sync", synced), ("Index.add", looped)):
         again = r.get("mended", "")
         lines.append(f"{name:<18}{r['kills']:>7}{again:>15}{r['clean']:>13}{r['old']:>11}{r['new']:>11}")
     lines.append(
         f"{runs['runs']} runs of {runs['seconds_of_a_run']:.1f} s, {runs['after_a_checkpoint']} of the kills after a "
-        f"first checkpoint; adds of {added['seconds_of_an_add']:.2f} s; {looped['commits']} commits in the loop"
+        f"first checkpoint; adds of {added['seconds']:.2f} s, syncs of {synced['seconds']:.2f} s; "
+        f"{looped['commits']} commits in the loop"
     )
     return "\n".join(lines)
 
@@ -330,7 +345,9 @@ def main() -> None:
     """Kill and count."""
     parser = argparse.ArgumentParser(description=" ".join((__doc__ or "").split("\n\n")[0].split()))
     parser.add_argument("--pretrain", type=int, default=20, metavar="N", help="kills of ssl pretrain")
-    parser.add_argument("--index", type=int, default=20, metavar="N", help="kills of ssl index add; Index.add: 5 N")
+    parser.add_argument(
+        "--index", type=int, default=26, metavar="N", help="kills of ssl index add and sync each; the loop: 5 N"
+    )
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="one object instead of a table")
     options = parser.parse_args()
@@ -340,7 +357,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         report = {"pretrain": pretraining(options.pretrain, moments, folder)}
-        report["index_add"] = adding(options.index, moments, folder)
+        for name in ("add", "sync"):
+            report[f"index_{name}"] = changing(name, options.index, moments, folder)
         report["index_loop"] = loop(5 * options.index, moments, folder)
     flat = {f"{way}_{key}": value for way, r in report.items() for key, value in r.items()}
     flat |= {"survived": survived(report), "seconds": time.perf_counter() - began}

@@ -26,6 +26,7 @@ Workers = Annotated[int, typer.Option(min=0, help="Threads that read pictures; 0
 Seed = Annotated[int, typer.Option(help="Same seed, same result.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace what --out holds.")]
 AllowSkipped = Annotated[bool, typer.Option("--allow-skipped", help="Go on where over 5 % cannot be read.")]
+Wait = Annotated[bool, typer.Option("--wait", help="Where another process is writing, wait for it to be done.")]
 Gpu = Annotated[str, typer.Option(help="auto, on or off: search on a GPU.")]
 
 

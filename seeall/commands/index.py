@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from seeall.commands import index_uses
 from seeall.commands.common import (
     AllowSkipped,
     Data,
@@ -17,6 +18,7 @@ from seeall.commands.common import (
     Limit,
     Overwrite,
     Quiet,
+    Wait,
     Workers,
     listen,
     tell,
@@ -69,25 +71,62 @@ def index_add(
     run: Annotated[Path | None, typer.Option(help="Not needed; checked against the index if given.")] = None,
     workers: Workers = 0,
     allow_skipped: AllowSkipped = False,
+    wait: Wait = False,
     json_: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Add pictures; those already there are replaced."""
+    """Add pictures; those that are there and have changed since are replaced."""
     listen(quiet)
     from seeall.data.pictures import find
     from seeall.index.build import add, eye_of
     from seeall.index.store import Index
 
-    with Index.open(index) as opened:
+    with Index.open(index, wait=wait) as opened:
         eye = eye_of(opened, run)
         skipped = add(opened, find(data), eye, workers=workers, allow_skipped=allow_skipped)
         tell({**opened.info(), "skipped": len(skipped)}, json_)
+
+
+@group.command("sync")
+def index_sync(
+    index: IndexFolder,
+    data: Data,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be done.")] = False,
+    remove_vanished: Annotated[
+        bool, typer.Option("--remove-vanished", help="Remove pictures from the index whose files are gone.")
+    ] = False,
+    workers: Workers = 0,
+    allow_skipped: AllowSkipped = False,
+    wait: Wait = False,
+    json_: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Make an index agree with a folder: add what is new, see again what has changed, name what is gone."""
+    listen(quiet)
+    from seeall.data.pictures import find
+    from seeall.index.build import eye_of
+    from seeall.index.store import Index
+    from seeall.index.sync import bring
+
+    pictures = find(data)
+    with Index.open(index, wait=wait) as opened:
+        report = bring(
+            opened, pictures, lambda: eye_of(opened), workers=workers, allow_skipped=allow_skipped,
+            vanished=True, remove=remove_vanished, dry=dry_run,
+        )  # fmt: skip
+        facts = opened.info()
+    counts = {**vars(report), "vanished": len(report.vanished), "skipped": len(report.skipped)}
+    if not json_:
+        print("".join(f"gone: {path}\n" for path in report.vanished), end="")
+    lists = {"vanished_paths": report.vanished} if json_ else {}
+    tell({**counts, "count": facts["count"], "generation": facts["generation"], **lists}, json_)
 
 
 @group.command("remove")
 def index_remove(
     index: IndexFolder,
     items: Annotated[list[str], typer.Argument(help="Ids, or paths as `search` prints them.")],
+    wait: Wait = False,
     json_: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -95,7 +134,7 @@ def index_remove(
     listen(quiet)
     from seeall.index.store import Index
 
-    with Index.open(index) as opened:
+    with Index.open(index, wait=wait) as opened:
         removed = opened.remove([_item(opened, text) for text in items])
         tell({"removed": removed, "count": len(opened)}, json_)
 
@@ -136,12 +175,23 @@ def index_info(index: IndexFolder, json_: Json = False) -> None:
 
 
 @group.command("check")
-def index_check(index: IndexFolder, json_: Json = False) -> None:
+def index_check(
+    index: IndexFolder,
+    repair: Annotated[bool, typer.Option("--repair", help="Make again what can be made from the vectors.")] = False,
+    wait: Wait = False,
+    json_: Json = False,
+) -> None:
     """Compare everything in an index with its checksums and counts; exit code 1 where something is wrong."""
+    from seeall.index.repair import repair as mend
     from seeall.index.store import Index
 
-    with Index.open(index) as opened:
-        problems, notes = opened.check(), opened.notes()
+    if repair:
+        done, problems = mend(index.resolve(), wait=wait)
+        notes = [f"repaired: {line}" for line in done]
+        problems = [f"cannot be repaired: {line}" for line in problems]
+    else:
+        with Index.open(index) as opened:
+            problems, notes = opened.check(), opened.notes()
     if json_:
         print(json.dumps({"problems": problems, "notes": notes}))
     else:
@@ -150,13 +200,20 @@ def index_check(index: IndexFolder, json_: Json = False) -> None:
 
 
 @group.command("compact")
-def index_compact(index: IndexFolder, json_: Json = False, quiet: Quiet = False) -> None:
+def index_compact(index: IndexFolder, wait: Wait = False, json_: Json = False, quiet: Quiet = False) -> None:
     """Give back the room of removed pictures."""
     listen(quiet)
     from seeall.index.store import Index
 
-    with Index.open(index) as opened:
+    with Index.open(index, wait=wait) as opened:
         tell({"dropped": opened.compact(), **opened.info()}, json_)
+
+
+group.command("duplicates")(index_uses.duplicates)
+group.command("clusters")(index_uses.clusters)
+group.command("outliers")(index_uses.outliers)
+group.command("export")(index_uses.export)
+group.command("merge")(index_uses.merge)
 
 
 def search(
@@ -165,6 +222,12 @@ def search(
         list[str], typer.Argument(help="Pictures or folders to find look-alikes of, or ids in the index.")
     ],
     k: Annotated[int, typer.Option("-k", help="How many look-alikes.")] = 10,
+    where: Annotated[
+        str | None,
+        typer.Option(help="Only items of which this holds: \"year >= 2020 and label in ('cat', 'dog')\"."),
+    ] = None,
+    together: Annotated[bool, typer.Option("--together", help="All pictures are one query: what they share.")] = False,
+    box: Annotated[str | None, typer.Option(help="Only this region of the picture: x1,y1,x2,y2 in px.")] = None,
     run: Annotated[Path | None, typer.Option(help="Not needed; checked against the index if given.")] = None,
     html: Annotated[Path | None, typer.Option(help="Write a page with thumbnails, NAME.html.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the page of --html.")] = False,
@@ -178,7 +241,7 @@ def search(
     from seeall.index.query import page, search
 
     refuse(html, overwrite)
-    results = search(index, images, k, run=run, gpu=gpu)
+    results = search(index, images, k, run=run, gpu=gpu, where=where, together=together, box=box)
     if html:
         page(html, index, results)
         log.info("wrote %s", html)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import csv
 import shutil
 import tempfile
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +12,10 @@ from torch import Tensor
 
 from seeall.backbones.load import digest
 from seeall.backbones.weights import locate
-from seeall.console import bar
 from seeall.data.pictures import Pictures
-from seeall.data.pixels import complain
-from seeall.data.video import Frame
-from seeall.index.commit import Writer
 from seeall.index.plan import Plan
 from seeall.index.store import Index
+from seeall.index.sync import bring
 from seeall.training.embed import Eye
 from seeall.training.run import refuse_inside
 from seeall.types import SeeallError
@@ -70,35 +65,11 @@ def build(
 def add(
     index: Index, pictures: Pictures, eye: Eye, *, workers: int = 0, allow_skipped: bool = False
 ) -> list[tuple[str, str]]:
-    """Add `pictures` in one commit; those already there are replaced. Returns (id, reason) of what was skipped."""
-    skipped: list[tuple[str, str]] = []
-    with index.writer() as writer, bar("embedding", len(pictures)) as progress:
-        for rows, z, bad in eye.stream(pictures, workers=workers):
-            skipped += [(pictures.ids[row], why) for row, why in bad]
-            if rows:
-                _append(writer, pictures, rows, z)
-            progress.update(len(rows) + len(bad), "{rate:,.0f} pictures/s")
-        complain(pictures, skipped, allow_skipped)
-    if skipped:
-        with (index.path / "skipped.csv").open("a", newline="", encoding="utf-8", errors="backslashreplace") as file:
-            csv.writer(file).writerows([*([] if file.tell() else [("path", "reason")]), *skipped])
-    return skipped
+    """Add `pictures` in one commit; those there that have changed are replaced. Returns (id, reason) of the skipped.
 
-
-def _append(writer: Writer, pictures: Pictures, rows: Sequence[int], z: Tensor) -> None:
-    labels = [pictures.labels[row] for row in rows] if pictures.labels else None
-    metadata = [pictures.metadata[row] for row in rows] if pictures.metadata else None
-    writer.append([where(pictures, row) for row in rows], z.numpy(), labels, metadata)
-
-
-def where(pictures: Pictures, row: int) -> str:
-    """What an item is called: its absolute path, for a frame with its time behind, or its id where it is no file."""
-    key = pictures.keys[row]
-    if isinstance(key, Frame):
-        return str(key)
-    if not isinstance(key, str):
-        return str(pictures.ids[row])
-    return key if key.startswith("/") else str(Path(key).absolute())
+    See `seeall.index.sync` for what has changed. Where nothing has, there is no commit.
+    """
+    return bring(index, pictures, lambda: eye, workers=workers, allow_skipped=allow_skipped).skipped
 
 
 def eye_of(index: Index, run: Path | None = None) -> Eye:

@@ -31,6 +31,7 @@ from seeall.index.items import Items, Record, checksum, record
 from seeall.index.manifest import NAME, Manifest, Projection, now
 from seeall.index.plan import Plan
 from seeall.index.segments import Floats, Ids, Living, Mask, Rows, unit
+from seeall.index.stamps import Stamp
 from seeall.types import SeeallError
 
 DRIFT = 0.2
@@ -98,12 +99,14 @@ class Writer:
         self._segments = list(self._old.segments)
         self._next_segment = self._old.next_segment
         self._plan, self._projection = self._old.plan, self._old.projection
-        self._changed = self._broken = False
+        self._changed = self._broken = self._stamped = False
 
     def commit(self) -> None:
         """Make the new generation the truth. Raises SeeallError where it cannot, and all is as before."""
         with self._changing():
             if not self._changed:
+                if self._stamped:
+                    self._items.commit()  # of no generation
                 return
             self._absorb_small_segments()
             self._write_segments(everything=True)
@@ -188,6 +191,13 @@ class Writer:
             self._retire(list(records.values()))
         return len(records)
 
+    def stamp(self, stamps: Mapping[int, Stamp]) -> None:
+        """Keep, for each id, what its file is like: see `stamps`. Alone, this makes no new generation."""
+        if stamps:
+            with self._changing():
+                self._items.stamp(stamps)
+                self._stamped = True
+
     def compact(self) -> int:
         """Write the living rows anew and drop the others. Returns rows dropped.
 
@@ -226,6 +236,10 @@ class Writer:
     def distrust(self) -> None:
         """The trained FAISS file cannot be read: the commit, if there is one, builds it again."""
         self._projection = None
+
+    def rebuild(self) -> None:
+        """Build the trained FAISS file again with this commit, whatever else it does."""
+        self._projection, self._changed = None, True
 
     def _retire(self, records: Sequence[Record]) -> None:
         self._items.retire((r.id for r in records), self._generation)

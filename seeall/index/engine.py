@@ -101,12 +101,27 @@ class Engine:
     @property
     def precise(self) -> bool:
         """Whether FAISS's own scores are those of whole vectors."""
-        return "factor" not in self._effort
+        return self.factor == 1
 
     @property
     def on_gpu(self) -> bool:
         """Whether a GPU does the work."""
         return self._gpu is not None
+
+    @property
+    def inverted(self) -> tuple[Any, int] | None:
+        """The inverted file on the CPU, and how many of its cells are read; None for any other structure."""
+        return (self._index, self._effort["nprobe"]) if "nprobe" in self._effort else None
+
+    @property
+    def walks(self) -> bool:
+        """Whether it is a graph, which leads to what is near and not to what fulfils a condition."""
+        return "efSearch" in self._effort
+
+    @property
+    def factor(self) -> int:
+        """How many times as many as wanted are proposed."""
+        return self._effort.get("factor", 1)
 
     def search(self, queries: Floats, k: int, alive: Mask | None = None) -> tuple[Ids, Floats]:
         """The k vectors closest to each of `queries` (n, D), as the structure sees them.
@@ -117,6 +132,8 @@ class Engine:
         Returns: positions (n, m), -1 where there are no more, and FAISS's own scores (n, m), best first.
         """
         mind_the_fork()
+        if alive is not None and self._positions is not None:
+            alive = alive[self._positions]
         k = min(k, self._index.ntotal if alive is None else int(alive.sum()))
         if not k:
             return np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32)
@@ -128,9 +145,7 @@ class Engine:
 
     def _search_cpu(self, queries: Floats, k: int, alive: Mask | None, effort: dict[str, int]) -> tuple[Ids, Floats]:
         """Search; where so much effort finds fewer than k, take twice as much."""
-        chosen = None
-        if alive is not None and self._positions is None:
-            chosen = faiss.IDSelectorBitmap(np.packbits(alive, bitorder="little"))
+        chosen = None if alive is None else faiss.IDSelectorBitmap(np.packbits(alive, bitorder="little"))
         scores, places = answer(self._index, queries, k, effort, chosen)
         short = np.flatnonzero((places[:, :k] < 0).any(1))
         more = self._more(effort)
@@ -150,7 +165,7 @@ class Engine:
         None where it cannot; SeeallError where it must.
         """
         nprobe = self._effort.get("nprobe", 0)
-        wanted = k * self._effort.get("factor", 1)
+        wanted = k * self.factor
         if max(wanted, nprobe) > _GPU_MOST:
             return None
         gone = 0 if alive is None else self._index.ntotal - int(alive.sum())

@@ -23,6 +23,8 @@ import numpy as np
 
 from seeall.index.manifest import damaged, unreadable
 from seeall.index.segments import Ids
+from seeall.index.stamps import Stamp
+from seeall.index.where import Condition
 from seeall.types import SeeallError
 
 NAME = "items.sqlite"
@@ -38,8 +40,17 @@ CREATE TABLE items (
     removed_generation INTEGER NOT NULL DEFAULT {_NEVER},
     UNIQUE (path, removed_generation)
 );
-CREATE INDEX items_removed ON items (removed_generation) WHERE removed_generation < {_NEVER};
 """
+INDEX = f"CREATE INDEX items_removed ON items (removed_generation) WHERE removed_generation < {_NEVER}"
+"""What finds the removed items, who are few."""
+_FILES = (
+    "CREATE TABLE IF NOT EXISTS files"
+    " (id INTEGER PRIMARY KEY, size INTEGER NOT NULL, changed INTEGER NOT NULL, digest TEXT NOT NULL)",
+    "CREATE TRIGGER IF NOT EXISTS items_deleted AFTER DELETE ON items BEGIN DELETE FROM files WHERE id = OLD.id; END",
+)
+"""What the files of items were like, for those who want to know whether they have changed. It belongs to no
+generation, as an id is never used twice; an index that was made before there was such a table gets it with its first
+stamp."""
 _GONE = f"removed_generation < {_NEVER}"
 """Written out, since SQLite uses the index above only where it finds this very condition."""
 _REMOVED = f"SELECT id FROM items INDEXED BY items_removed WHERE removed_generation <= ? AND {_GONE} ORDER BY id"
@@ -110,7 +121,7 @@ class Items:
     def create(root: Path) -> None:
         """An empty database in `root`."""
         db = sqlite3.connect(root / NAME, isolation_level=None)
-        db.executescript(_SCHEMA)
+        db.executescript(";".join([_SCHEMA, INDEX, *_FILES]))
         db.close()
 
     def close(self) -> None:
@@ -136,6 +147,34 @@ class Items:
         """Every record of `generation`, by ascending id."""
         query = f"SELECT {_COLUMNS} FROM items WHERE {_ALIVE} ORDER BY id"
         return map(Record._make, self._read(query, (generation, generation)))
+
+    def select(self, condition: Condition, generation: int) -> Ids:
+        """Ids (n,), ascending, of what `condition` holds for in `generation`."""
+        query = f"SELECT id FROM items WHERE {_ALIVE} AND ({condition.sql}) ORDER BY id"
+        found = self._read(query, (generation, generation, *condition.values))
+        return np.array([row[0] for row in found], np.int64)
+
+    def keys(self, generation: int) -> set[str]:
+        """The keys of all metadata of `generation`."""
+        query = f"SELECT DISTINCT found.key FROM items, json_each(items.metadata) AS found WHERE {_ALIVE}"
+        return {row[0] for row in self._read(query, (generation, generation))}
+
+    def below(self, folder: str, generation: int) -> list[str]:
+        """The path of every item of `generation` that begins with `folder` and a slash."""
+        first = _bytes(folder.rstrip("/"))
+        query = f"SELECT path FROM items WHERE path > CAST(? AS TEXT) AND path < CAST(? AS TEXT) AND {_ALIVE}"
+        values = (first + b"/", first + b"0", generation, generation)  # 0 comes after /
+        return [row[0] for row in self._read(query, values)]
+
+    def stamps(self, ids: Sequence[int]) -> dict[int, Stamp]:
+        """Id → what its file was like, of those of `ids` of which that is known."""
+        found: dict[int, Stamp] = {}
+        if self._read("SELECT 1 FROM sqlite_schema WHERE name = 'files'", ()):
+            for start in range(0, len(ids), _BATCH):
+                batch = ids[start : start + _BATCH]
+                query = f"SELECT id, size, changed, digest FROM files WHERE id IN ({', '.join('?' * len(batch))})"
+                found |= {row[0]: Stamp(*row[1:]) for row in self._read(query, batch)}
+        return found
 
     def removed(self, generation: int) -> Ids:
         """Ids (n,), ascending, of what is known and no longer part of `generation`."""
@@ -166,6 +205,15 @@ class Items:
                 (r.id, _bytes(r.path), None if r.label is None else _bytes(r.label), r.metadata, generation)
                 for r in records
             ),
+        )
+
+    def stamp(self, stamps: Mapping[int, Stamp]) -> None:
+        """Keep, for each id, what its file was like."""
+        for statement in _FILES:
+            self._db.execute(statement)
+        self._db.executemany(
+            "INSERT OR REPLACE INTO files (id, size, changed, digest) VALUES (?, ?, ?, ?)",
+            ((int(i), *found) for i, found in stamps.items()),
         )
 
     def retire(self, ids: Iterable[int], generation: int) -> None:

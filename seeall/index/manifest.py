@@ -131,6 +131,8 @@ class Manifest:
             raise SeeallError(
                 f"the index {root} is in format {version} and this program reads up to {FORMAT}: update seeall"
             )
+        if version < 1:
+            raise damaged(root, f"{NAME} is of format {version}, and there is none below 1")
         if checksum != _checksum(raw):
             raise damaged(root, f"{NAME} does not match its own checksum")
         try:

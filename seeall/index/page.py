@@ -43,6 +43,7 @@ def sheet(title: str, results: Sequence[dict[str, Any]], read: Read, *, intro: s
             name = str(match["path"]).rpartition("/")[2]
             label = f" · {match['label']}" if match.get("label") else ""
             cells.append(figure(str(match["path"]), f"{match['score']:.3f} · {name}{label}", read, kind))
-        heading, asked = html.escape(str(result.get("title", query))), figure(query, "query", read)
+        heading = html.escape(str(result.get("title", query)))
+        asked = "".join(figure(str(name), "query", read) for name in result.get("together", [query]))
         parts.append(f'<h2>{heading}</h2><div class="row">{asked}<div class="matches">{"".join(cells)}</div></div>')
     return page(title, parts, _STYLE)

@@ -7,6 +7,7 @@ come in a fixed order. A trained file is helped by an exact search over the rows
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import final
 
 import numpy as np
@@ -15,6 +16,7 @@ from seeall.console import log
 from seeall.index.engine import Engine, Gpu, faiss
 from seeall.index.manifest import Projection
 from seeall.index.segments import Floats, Ids, ordered
+from seeall.index.selection import Selection
 from seeall.index.snapshot import Snapshot
 
 _SLACK = 8
@@ -59,41 +61,58 @@ class Searcher:
         """Living rows."""
         return self._snapshot.manifest.count
 
-    def search(self, queries: Floats, k: int) -> tuple[Ids, Floats]:
-        """The k best of the living rows, k no more than there are, for unit `queries` (n, D).
+    def select(self, ids: Ids) -> Selection:
+        """The living rows of the items `ids`, ascending, for `search` among them alone."""
+        snapshot = self._snapshot
+        return Selection(snapshot.rows, ids, snapshot.manifest.dim, self._trained)
+
+    def search(self, queries: Floats, k: int, only: Selection | None = None) -> tuple[Ids, Floats]:
+        """The k best of the living rows, or of `only`, k no more than there are, for unit `queries` (n, D).
 
         Returns: ids (n, k) and cosines (n, k), best first, equal ones by id.
         """
+        if only and not only.gathered and self._trained and self._trained.walks:
+            places, scores = self._compare(queries, k, only)
+            return self._snapshot.rows.ids[places], scores
         places, scores = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
         doubtful: list[Ids] = []
         for part in _parts(len(queries), k + _SLACK):
-            places[part], scores[part], doubt = self._best(queries[part], k, k + _SLACK)
+            places[part], scores[part], doubt = self._best(queries[part], k, k + _SLACK, only)
             doubtful.append(part[doubt])
         again = np.concatenate([np.empty(0, np.int64), *doubtful])
         for part in _parts(len(again), k + _TIES):
-            places[again[part]], scores[again[part]], _ = self._best(queries[again[part]], k, k + _TIES)
+            places[again[part]], scores[again[part]], _ = self._best(queries[again[part]], k, k + _TIES, only)
         short = np.flatnonzero((places < 0).any(1))
         if len(short):  # a graph may lead to fewer than there are
-            places[short], scores[short] = self._compare(queries[short], k)
+            places[short], scores[short] = self._compare(queries[short], k, only)
         return self._snapshot.rows.ids[places], scores
 
-    def _best(self, queries: Floats, k: int, proposed: int) -> tuple[Ids, Floats, Ids]:
+    def _best(self, queries: Floats, k: int, proposed: int, only: Selection | None) -> tuple[Ids, Floats, Ids]:
         """Positions, cosines, and the numbers of the queries for which more candidates might change the answer."""
-        proposals = [self._exact.search(queries, proposed)]
-        if self._trained:
-            proposals.append(self._trained.search(queries, proposed, self._covered))
-        found = np.concatenate([places for places, _ in proposals], 1)
+        proposals = list(self._proposed(queries, proposed, only))
+        found = np.concatenate([places for _, places, _ in proposals], 1)
         places, scores = ordered(found, self._snapshot.rows.products(queries, found), k)
         doubt = np.zeros(len(queries), bool)
-        for engine, (_, rough) in zip((self._exact, self._trained), proposals):
-            if engine and engine.precise and proposed <= rough.shape[1] < engine.count:
+        for engine, _, rough in proposals:
+            if engine.precise and proposed <= rough.shape[1] < engine.count:
                 doubt |= rough[:, -1] >= scores[:, -1] - _ROUNDING
         return places, scores, np.flatnonzero(doubt)
 
-    def _compare(self, queries: Floats, k: int) -> tuple[Ids, Floats]:
-        """Positions (n, k) and cosines (n, k) by comparing `queries` (n, D) with every living row."""
+    def _proposed(self, queries: Floats, k: int, only: Selection | None) -> Iterator[tuple[Engine, Ids, Floats]]:
+        """Who proposes, positions (n, m), -1 where there are no more, and FAISS's own scores (n, m)."""
+        if only and only.gathered:
+            yield only.gathered, *only.gathered.search(queries, k)
+            return
+        yield self._exact, *self._exact.search(queries, k, only and only.mask)
+        if self._trained and only:
+            yield self._trained, *only.through(self._trained, queries, k, self._covered)
+        elif self._trained:
+            yield self._trained, *self._trained.search(queries, k, self._covered)
+
+    def _compare(self, queries: Floats, k: int, only: Selection | None) -> tuple[Ids, Floats]:
+        """Positions (n, k) and cosines (n, k) by comparing `queries` (n, D) with every row that may be found."""
         found = np.empty((len(queries), 0), np.int64)
-        for positions, vectors in self._snapshot.rows.blocks(self._snapshot.alive):
+        for positions, vectors in self._snapshot.rows.blocks(only.mask if only else self._snapshot.alive):
             near = faiss.knn(queries, vectors, min(k, len(vectors)), metric=faiss.METRIC_INNER_PRODUCT)[1]
             found = np.concatenate([found, positions[near]], 1)
         return ordered(found, self._snapshot.rows.products(queries, found), k)

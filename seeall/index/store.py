@@ -33,7 +33,9 @@ from seeall.index.items import Record
 from seeall.index.plan import Plan, bytes_each
 from seeall.index.search import Searcher
 from seeall.index.segments import Floats, Ids, Rows, unit
+from seeall.index.selection import Selection
 from seeall.index.snapshot import Snapshot
+from seeall.index.where import parse
 from seeall.types import SeeallError
 
 
@@ -58,10 +60,11 @@ class Index:
     refreshes; a forked process opens the index again.
     """
 
-    def __init__(self, root: Path, gpu: Gpu, draft: Draft | None = None) -> None:
-        self._root, self._gpu, self._draft = root, gpu, draft
+    def __init__(self, root: Path, gpu: Gpu, draft: Draft | None = None, wait: bool = False) -> None:
+        self._root, self._gpu, self._draft, self._wait = root, gpu, draft, wait
         self._open: Snapshot | None = Snapshot(root)
         self._searcher: Searcher | None = None
+        self._selected: tuple[str, Selection] | None = None
         self._swapping = RLock()
         self._process = os.getpid()
 
@@ -94,13 +97,14 @@ class Index:
         return cls(draft.root, gpu, draft)
 
     @classmethod
-    def open(cls, path: str | Path, *, gpu: Gpu = "auto") -> Index:
+    def open(cls, path: str | Path, *, gpu: Gpu = "auto", wait: bool = False) -> Index:
         """Open the index at `path` in the generation that it is at.
 
-        gpu: "auto" uses one if it can, "off" never, "on" must.
+        gpu: "auto" uses one if it can, "off" never, "on" must. wait: a change waits for another writer to be done,
+        instead of being refused.
         Raises: SeeallError for a folder that is missing, incomplete, damaged or written by a newer program.
         """
-        return cls(Path(path).resolve(), gpu)
+        return cls(Path(path).resolve(), gpu, wait=wait)
 
     def close(self) -> None:
         """Let go of the files. An index that was begun and never committed is gone."""
@@ -109,7 +113,7 @@ class Index:
         with self._swapping:
             if self._open:
                 self._open.close()
-            self._open = self._searcher = None
+            self._open = self._searcher = self._selected = None
         if self._draft:
             self._draft.discard()
             self._draft = None
@@ -127,11 +131,11 @@ class Index:
         """Many changes in one commit: `append` and `remove` as often as needed, in bounded memory.
 
         The commit happens at the end of the `with` block; an exception in it leaves the index as it was.
-        Raises: SeeallError where another process is writing, another index has taken this one's place, or the
-        disk cannot take it.
+        Raises: SeeallError where another process is writing and nobody asked to wait, another index has taken this
+        one's place, or the disk cannot take it.
         """
         uuid = self._snapshot.manifest.uuid
-        with closing(Lock(self._root / LOCK)):
+        with closing(Lock(self._root / LOCK, wait=self._wait)):
             writer = Writer(self._root, uuid)
             if self._searcher and self._searcher.damaged:
                 writer.distrust()
@@ -195,7 +199,7 @@ class Index:
             if fresh.manifest.uuid != uuid:
                 fresh.close()
                 raise replaced(self._root)
-            old, self._open, self._searcher = self._open, fresh, None
+            old, self._open, self._searcher, self._selected = self._open, fresh, None, None
             if old:
                 old.close()
 
@@ -235,21 +239,35 @@ class Index:
                 f" not {digest[:12]}: use that model, or build the index again"
             )
 
-    def search(self, vectors: ArrayLike, k: int) -> tuple[Ids, Floats]:
+    def search(self, vectors: ArrayLike, k: int, where: str | None = None) -> tuple[Ids, Floats]:
         """The k nearest items of each of `vectors` (n, D), which need not be normalised.
 
-        Returns: ids (n, k) int64 and cosines (n, k) float32, best first, equal ones by id. Where the index
-        holds fewer than k items, k is that many.
-        Raises: SeeallError for k below one, a wrong dimension, NaN, infinity or zeros.
+        where: a condition, in the language of `seeall.index.where`, that items must fulfil to be found. Where few
+        do, they are searched exactly; where many do, more is read of a trained file than without it.
+
+        Returns: ids (n, k) int64 and cosines (n, k) float32, best first, equal ones by id. Where fewer than k items
+        are there, or fulfil the condition, k is that many, for all vectors.
+        Raises: SeeallError for k below one, a wrong dimension, NaN, infinity or zeros, or a condition that cannot
+        be understood.
         """
         if k < 1:
             raise SeeallError(f"k is {k}: ask for one neighbour or more")
         queries = unit(vectors, self.dim)
-        searcher = self._search_engine()
-        most = searcher.count
+        with self.reading():
+            searcher, only = self._search_engine(), None if where is None else self._selection(where)
+        most = len(only.ids) if only else searcher.count
         if k > most:
-            log.warning("the index holds %d items: %d neighbours are returned, not %d", most, most, k)
-        return searcher.search(queries, min(k, most))
+            what = "the index holds" if where is None else f"where {where!r} holds for"
+            log.warning("%s %d items: %d neighbours are returned, not %d", what, most, most, k)
+        return searcher.search(queries, min(k, most), only)
+
+    def select(self, where: str) -> Ids:
+        """Ids (n,) int64, ascending, of the items that fulfil a condition in the language of `seeall.index.where`.
+
+        Raises: SeeallError where it cannot be understood.
+        """
+        with self.reading() as snapshot:
+            return snapshot.items.select(parse(where), snapshot.manifest.generation)
 
     def get(self, item: int | str) -> Item:
         """One item by id (a whole number) or path (text). Raises SeeallError where there is none."""
@@ -308,20 +326,27 @@ class Index:
         return self._open
 
     @contextmanager
-    def _steady(self) -> Iterator[Snapshot]:
-        """What is open, while nobody can put another in its place."""
+    def reading(self) -> Iterator[Snapshot]:
+        """What is open, while nobody can put another generation in its place: for those who ask it several things."""
         _ = self._snapshot  # a fork may have left the lock taken: what is wrong there is said before
         with self._swapping:
             yield self._snapshot
 
     def _records(self, asked: Sequence[int | str]) -> tuple[Rows, list[Record | None]]:
         """The records of `asked`, and the rows of the same generation."""
-        with self._steady() as snapshot:
+        with self.reading() as snapshot:
             return snapshot.rows, lookup(snapshot.items, asked, snapshot.manifest.generation)
 
     def _search_engine(self) -> Searcher:
         """The searcher of what is open; it serves on when that is closed."""
-        with self._steady() as snapshot:
+        with self.reading() as snapshot:
             if self._searcher is None:
                 self._searcher = Searcher(snapshot, self._gpu)
             return self._searcher
+
+    def _selection(self, where: str) -> Selection:
+        """What fulfils a condition; the last one is kept, since it is often asked for again."""
+        with self.reading():
+            if self._selected is None or self._selected[0] != where:
+                self._selected = where, self._search_engine().select(self.select(where))
+            return self._selected[1]

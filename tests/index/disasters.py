@@ -22,7 +22,9 @@ import numpy as np
 
 from seeall.index import durable, segments
 from seeall.index.plan import Plan
+from seeall.index.stamps import Stamp
 from seeall.index.store import Index
+from seeall.index.transfer import merge
 from seeall.types import SeeallError
 
 DIM = 8
@@ -134,8 +136,18 @@ def train(root: Path) -> None:
         index.add([f"t{i}" for i in range(40)], vectors(2, 40))
 
 
+def sync(root: Path) -> None:
+    """What `ssl index sync` writes: other words for a vector that stays, new and changed ones, stamps, removals."""
+    with Index.open(root, gpu="off") as index, index.writer() as writer:
+        index.refresh()
+        writer.append(["p8"], index.get("p8").vector[None], ["new label"])
+        ids = writer.append(["p9", "new"], vectors(1, 2))
+        writer.stamp({int(i): Stamp(1, 2, "x") for i in ids})
+        writer.remove(["p10", "p11"])
+
+
 CHANGES: Mapping[str, Callable[[Path], None]] = {
-    "add": add, "stream": stream, "remove": remove, "compact": compact, "train": train,
+    "add": add, "stream": stream, "remove": remove, "compact": compact, "train": train, "sync": sync,
 }  # fmt: skip
 
 
@@ -172,14 +184,21 @@ def every_step(name: str, folder: Path) -> dict[str, int]:
 
 
 def every_step_of_creation(name: str, folder: Path) -> dict[str, int]:
-    """Die before every step of a creation, over nothing or over an old index: all of it or none."""
+    """Die before every step of a creation or a merge, over nothing or over an old index: all of it or none."""
     overwrite = name != "create"
     if name == "overwrite by renames":
         durable._swap = lambda: None  # as on a file system that cannot exchange folders
     root, extra = folder / "index", folder / "extra"
     extra.write_text("weights")
+    sources = [folder.parent / f"{folder.name}-{path}" for path in "ab"] if name == "merge" else []
+    for path, source in zip("ab", sources):
+        with Index.create(source, dim=DIM, model="m", preprocessing={}, files={"model.bin": extra}, gpu="off") as index:
+            index.add([path], vectors(3, 1))
 
     def create() -> None:
+        if sources:
+            merge(root, sources, overwrite=True)
+            return
         with Index.create(
             root, dim=DIM, model="m", preprocessing={}, files={"model.bin": extra}, overwrite=overwrite, gpu="off"
         ) as index:
@@ -208,8 +227,8 @@ def every_step_of_creation(name: str, folder: Path) -> dict[str, int]:
             assert_sound(root)
             assert_goes_on(root)
         if code == 0:
-            shutil.rmtree(root)
-            shutil.rmtree(template)
+            for path in (root, template, *sources):
+                shutil.rmtree(path)
             base(root)
             assert sorted(p.name for p in folder.iterdir()) == ["extra", "index"], "drafts are left"
             return seen
@@ -338,9 +357,21 @@ def full_disk(name: str, folder: Path) -> dict[str, int]:
                 assert len(index) == 28 and len(index.search(vectors(0, 1), 5)[0]) == 1
                 os._exit(3)
 
+    def merged(limit: int) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+        try:
+            merge(folder / "merged", [template, root])
+        except SeeallError as error:
+            assert "cannot " in str(error) and "\n" not in str(error), error
+            assert sorted(p.name for p in folder.iterdir()) == ["index", "template"], "a draft is left"
+            os._exit(3)
+
     for limit in (100, 1000, 30_000, 33_000, 80_000, 140_000, 1_000_000):
         shutil.rmtree(root, ignore_errors=True)
         shutil.copytree(template, root)
+        code = wait(fork(lambda most=limit: merged(most)))
+        assert code in (0, 3) and (folder / "merged").exists() == (code == 0), code
+        shutil.rmtree(folder / "merged", ignore_errors=True)
         code = wait(fork(lambda most=limit: grow(most)))
         assert code in (0, 3), code
         refused += code == 3
@@ -352,7 +383,7 @@ def full_disk(name: str, folder: Path) -> dict[str, int]:
 
 SCENARIOS: Mapping[str, Callable[[str, Path], dict[str, int]]] = {
     **dict.fromkeys(CHANGES, every_step),
-    "create": every_step_of_creation, "overwrite": every_step_of_creation,
+    "create": every_step_of_creation, "overwrite": every_step_of_creation, "merge": every_step_of_creation,
     "overwrite by renames": every_step_of_creation,
     "kills": kills, "readers": readers, "full_disk": full_disk,
 }  # fmt: skip

@@ -16,6 +16,7 @@ from seeall.index import manifest as manifests
 from seeall.index.plan import Plan
 from seeall.index.store import Index
 from seeall.types import SeeallError
+from tests.index.formats import older, rewrite
 
 DIM = 4
 EYE = np.eye(DIM, dtype=np.float32)
@@ -34,26 +35,6 @@ def make(path: Path, name: str = "a", n: int = 3, **settings: Any) -> Path:
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     return make(tmp_path / "index")
-
-
-def rewrite(root: Path, without: str, format: int = manifests.FORMAT, **change: Any) -> None:
-    """Change the manifest as another program would, and take a field out."""
-    body = json.loads((root / "manifest.json").read_text()) | change
-    body = {key: value for key, value in body.items() if key not in ("format", "checksum", without)}
-    text = json.dumps({"format": format, "checksum": manifests._checksum(body), **body})
-    (root / "manifest.json").write_text(text)
-
-
-def older(root: Path, format: int) -> None:
-    """Make the manifest one of an older format."""
-    body = json.loads((root / "manifest.json").read_text())
-    change = {"ivf_from": 1000}
-    if trained := body["projection"]:
-        kept = {name: trained[name] for name in ("path", "rows", "count", "recall", "sha256", "bytes")}
-        change["projection"] = {**kept, "nlist": 99, **trained["search"]}
-    rewrite(root, "plan", format, **change)
-    if format == 1:
-        rewrite(root, "uuid", format)
 
 
 def first_time(work: Callable[[], object], then: Callable[..., Any]) -> Callable[..., Any]:
@@ -152,7 +133,7 @@ def test_older_formats_are_still_read(format: int, root: Path) -> None:
 
 def test_trained_file_of_an_older_format_serves_on(tmp_path: Path) -> None:
     x = np.random.default_rng(0).standard_normal((1200, 4))
-    with begin(tmp_path / "i", plan=Plan(structure="ivf")) as index:
+    with begin(tmp_path / "i", plan=Plan("ivf", exact_below=1000)) as index:
         index.add([f"{n}" for n in range(1200)], x)
         before, known = index.search(x[:9], 5), index.info()["nprobe"]
     older(tmp_path / "i", 2)

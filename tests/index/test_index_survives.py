@@ -21,7 +21,8 @@ def run(scenario: str, folder: Path) -> dict[str, int]:
 
 
 @pytest.mark.parametrize(
-    "change", ["add", "stream", "remove", "compact", "train", "create", "overwrite", "overwrite by renames"]
+    "change",
+    ["add", "stream", "remove", "compact", "train", "sync", "create", "merge", "overwrite", "overwrite by renames"],
 )
 def test_death_before_every_single_step(change: str, folder: Path) -> None:
     seen = run(change, folder)

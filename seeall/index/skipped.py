@@ -15,7 +15,7 @@ _ERRORS = "surrogateescape"
 
 
 def lines(root: Path) -> list[dict[str, str]]:
-    """What the list in `root` says, column → value; nothing where there is none. Raises SeeallError where it is none."""
+    """Column → value of each line in `root`; nothing where there is no list. Raises SeeallError for what is none."""
     path = root / NAME
     if not path.exists():
         return []

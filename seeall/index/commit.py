@@ -20,7 +20,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -197,6 +197,14 @@ class Writer:
         with self._changing():
             self._retire(records)
         return len(records)
+
+    def labelled(self, labels: Collection[str]) -> dict[str, list[int]]:
+        """Label → ids of the items that have it, as the index was before this commit; of those labels there are."""
+        found: dict[str, list[int]] = {}
+        for item in self._items.all(self._old.generation):
+            if item.label in labels:
+                found.setdefault(str(item.label), []).append(item.id)
+        return found
 
     def compact(self) -> int:
         """Write the living rows anew and drop the others. Returns rows dropped.

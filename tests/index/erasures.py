@@ -15,6 +15,8 @@ import disasters
 import numpy as np
 
 from seeall.index import segments, skipped
+from seeall.index.faces.gallery import Gallery
+from seeall.index.faces.settings import Settings
 from seeall.index.store import Index
 
 DIM = disasters.DIM
@@ -46,12 +48,15 @@ def base(root: Path, others: int = 40) -> None:
         index.add(PATHS[:1], unit()[:1], [GONE])
         index.add([f"/people/more/{i}.png" for i in range(20)], disasters.vectors(2, 20))
         index.remove(PATHS[2:])
-    skipped.save(root, ("path", "reason"), [(PATHS[1].removeprefix("/"), "empty"), ("other/x.png", "empty")])
+    listed = [(GONE, "elsewhere/9.png", "no face found"), ("", PATHS[1], "empty"), ("other", "other/x.png", "empty")]
+    skipped.save(root, ("person", "path", "reason"), listed)
+    Settings().save(root)
 
 
 def erase(root: Path) -> None:
-    with Index.open(root, gpu="off") as index:
-        index.erase(PATHS[:2])
+    """By the gallery, which finds all there is of a person."""
+    with Gallery.open(root) as gallery:
+        gallery.remove([GONE])
 
 
 def settle(root: Path, old: object, new: object) -> str:

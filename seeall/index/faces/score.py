@@ -92,8 +92,7 @@ def _best(x: Doubles, vectors: Floats, owner: Ids, people: int) -> Doubles:
 
 def _means(vectors: Floats, owner: Ids, people: int) -> Doubles:
     """(P, D) of length one; of zeros where the vectors of a person cancel out."""
-    sums: Doubles = np.zeros((people, vectors.shape[1]))
-    np.add.at(sums, owner, vectors)
+    sums = _sums(vectors.astype(np.float64), owner, people)
     lengths = np.linalg.norm(sums, axis=1, keepdims=True)
     means: Doubles = np.divide(sums, lengths, out=np.zeros_like(sums), where=lengths > 0)
     return means
@@ -102,10 +101,19 @@ def _means(vectors: Floats, owner: Ids, people: int) -> Doubles:
 def _ridge(vectors: Floats, owner: Ids, people: int) -> tuple[Any, Any]:
     """Weights (D, P) and bias (P,) of the regression, by whichever of its two forms is smaller."""
     centre, share = vectors.mean(0, dtype=np.float64), np.bincount(owner, minlength=people) / len(owner)
-    x, y = vectors - centre, np.eye(people)[owner] - share
+    x = vectors - centre
     strength = max(_STRENGTH * float(np.square(x).sum()) / len(x), 1e-12)
     if len(x) < x.shape[1]:
-        weights = x.T @ np.linalg.solve(x @ x.T + strength * np.eye(len(x)), y)
+        wanted = np.eye(people)[owner] - share
+        weights = x.T @ np.linalg.solve(x @ x.T + strength * np.eye(len(x)), wanted)
     else:
-        weights = np.linalg.solve(x.T @ x + strength * np.eye(x.shape[1]), x.T @ y)
+        wanted = _sums(x, owner, people).T  # which is xᵀ times the same, as the rows of x add up to nothing
+        weights = np.linalg.solve(x.T @ x + strength * np.eye(x.shape[1]), wanted)
     return weights, share - centre @ weights
+
+
+def _sums(rows: Doubles, owner: Ids, people: int) -> Doubles:
+    """(P, D): the sum of each person's rows; owner: (n,) ascending, everybody in it."""
+    first = np.searchsorted(owner, np.arange(people))
+    sums: Doubles = np.add.reduceat(rows, first, axis=0)
+    return sums

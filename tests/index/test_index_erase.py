@@ -59,6 +59,22 @@ def test_whoever_reads_goes_on_and_the_next_write_removes_what_that_kept(root: P
         assert b"quendolin-3" in everything(root)
 
 
+def test_what_was_deleted_before_and_never_overwritten_goes_too(root: Path) -> None:
+    """As an older program has left it in the pages of the database."""
+    database = sqlite3.connect(root / "items.sqlite")
+    database.execute("PRAGMA secure_delete = OFF")
+    database.execute("INSERT INTO items (id, path, metadata, added_generation) VALUES (99, 'hieronymus', '{}', 1)")
+    database.commit()
+    database.execute("DELETE FROM items WHERE id = 99")
+    database.commit()
+    database.close()
+    assert b"hieronymus" in (root / "items.sqlite").read_bytes()
+    with Index.open(root, gpu="off") as index:
+        index.erase([1])
+        assert index.check() == []
+    assert b"hieronymus" not in everything(root)
+
+
 def test_numbers_are_not_given_again_and_the_rest_is_the_same(root: Path) -> None:
     with Index.open(root, gpu="off") as index:
         kept = index.items([4, 5])

@@ -20,7 +20,7 @@ from seeall.index.segments import Floats, unit
 from seeall.types import SeeallError
 
 _HEADER = ("person", "path", "reason")
-_SAME = 1e-5
+SAME = 1e-5
 """How far the numbers of a picture that was seen again may be from what they were."""
 _TOGETHER = 64
 """Pictures in which faces are looked for, before these are seen."""
@@ -105,7 +105,7 @@ def enrol(gallery: Gallery, pictures: Pictures, finder: Finder | None, *, worker
     new = []
     for row, (path, person) in enumerate(zip(seen.paths, seen.people)):
         old = before.get(path)
-        if old is None or old.label != person or np.abs(old.vector - seen.vectors[row]).max() > _SAME:
+        if old is None or old.label != person or np.abs(old.vector - seen.vectors[row]).max() > SAME:
             new.append(row)
     with gallery.index.writer() as writer:
         writer.append([seen.paths[i] for i in new], seen.vectors[new], [seen.people[i] for i in new])

@@ -13,7 +13,7 @@ import torch
 from seeall.console import log
 from seeall.data.decode import decode
 from seeall.html import save
-from seeall.index.faces.enrol import Seen
+from seeall.index.faces.enrol import SAME, Seen
 from seeall.index.faces.gallery import Gallery
 from seeall.index.faces.score import Doubles
 from seeall.index.page import sheet
@@ -22,8 +22,6 @@ from seeall.metrics.identification import decisions, identification
 from seeall.metrics.verification import verification
 from seeall.types import SeeallError
 
-_EQUAL = 1 - 1e-6
-"""A picture this close to one that is enrolled is that picture."""
 _SHOWN = 24
 """Mistakes of a kind on the page."""
 _COUNTS = ("known", "unknown", "pairs_same", "pairs_different")
@@ -46,17 +44,20 @@ class Evaluated:
 def evaluate(gallery: Gallery, seen: Seen, *, rule: str | None = None, seed: int = 0) -> Evaluated:
     """Measure on pictures of people of whom some are enrolled, by their names, and the rest are strangers.
 
-    Pictures that are themselves enrolled are left out: they find themselves.
-    Raises: SeeallError where nothing else is left, or nobody in it is enrolled.
+    Pictures that are themselves enrolled are left out, under whatever name: they find themselves.
+    Raises: SeeallError where the gallery is empty, nothing is left, or nobody who is left is enrolled.
     """
-    nearest = gallery.scores(seen.vectors, "best")[1].max(1)
-    fresh = [i for i, path in enumerate(seen.paths) if path not in gallery.index and nearest[i] < _EQUAL]
+    names, _ = gallery.scores(seen.vectors[:0], rule)
+    ids, _ = gallery.index.search(seen.vectors, 1)
+    nearest = np.stack([item.vector for item in gallery.index.items(ids[:, 0].tolist())])
+    same = np.abs(nearest - seen.vectors).max(1) <= SAME
+    fresh = [i for i, path in enumerate(seen.paths) if path not in gallery.index and not same[i]]
     left_out = len(seen.paths) - len(fresh)
     if left_out:
         log.warning("left out %d of %d pictures: they are enrolled", left_out, len(seen.paths))
     if not fresh:
         raise SeeallError(f"all pictures are those that {gallery.path} was made of: evaluate it on others")
-    names, scores = gallery.scores(seen.vectors[fresh], rule)
+    _, scores = gallery.scores(seen.vectors[fresh], rule)
     people = [seen.people[i] for i in fresh]
     truth = np.array([names.index(person) if person in names else -1 for person in people])
     _, who = np.unique(np.array(people), return_inverse=True)

@@ -85,7 +85,7 @@ def faces_identify(
     opened, finder = _opened(gallery, find)
     with opened:
         if threshold is None:
-            opened.threshold(score)  # before anything is looked at
+            threshold = opened.threshold(score)  # before anything is looked at
         asked = list(ask(opened, [data.find(text) for text in pictures], finder))
         matches = iter(
             opened.identify([v for one in asked for _, v in one.faces], k, threshold=threshold, score=score)

@@ -84,6 +84,7 @@ def test_evaluate_and_its_page(world: Path, ssl: Ssl, tmp_path: Path) -> None:
     assert {"taken", "eer", "auc", "same_or_different", "rank@1_low", "tar@far=1e-1"} <= found.keys()
     text = page.read_text()
     assert "Who is who in gallery" in text and "least like themselves" in text and "<img " in text
+    assert "Is the right person among the first?" in text
     code, out, _ = ssl("faces", "evaluate", world / "raw", "--folder", world / "test", "--score", "mean")
     assert code == 0 and "rank@1" in out and "named" not in out
     code, _, err = ssl("faces", "evaluate", world / "gallery", "--folder", world / "known")
@@ -97,7 +98,7 @@ def test_remove_and_enrol_again(world: Path, ssl: Ssl, tmp_path: Path) -> None:
     code, out, _ = ssl("faces", "remove", gallery, "bob", "bob", "--json", "--quiet")
     assert code == 0 and json.loads(out) == {"removed": 2, "people": 2, "pictures": 4}
     code, out, err = ssl("faces", "identify", gallery, world / "test/ann/ann-02.png", "--quiet")
-    assert code == 0 and "3 people then and 2 now" in err
+    assert code == 0 and err.count("3 people then and 2 now") == 1
     code, out, _ = ssl("faces", "enrol", gallery, "--folder", world / "known", "--score", "mean", "--json", "--quiet")
     assert code == 0 and json.loads(out)["enrolled"] == 2 and json.loads(out)["unchanged"] == 4
     assert json.loads(ssl("faces", "info", gallery, "--json")[1])["score"] == "mean"

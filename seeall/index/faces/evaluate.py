@@ -12,18 +12,20 @@ import torch
 
 from seeall.console import log
 from seeall.data.decode import decode
-from seeall.html import save
+from seeall.html import CHARTS, Axis, Line, chart, save
 from seeall.index.faces.enrol import SAME, Seen
 from seeall.index.faces.gallery import Gallery
 from seeall.index.faces.score import Doubles
 from seeall.index.page import sheet
 from seeall.index.segments import Ids
-from seeall.metrics.identification import decisions, identification
+from seeall.metrics.identification import cmc, decisions, identification
 from seeall.metrics.verification import verification
 from seeall.types import SeeallError
 
 _SHOWN = 24
 """Mistakes of a kind on the page."""
+_RANKS = 50
+"""Of the curve on the page, at most."""
 _COUNTS = ("known", "unknown", "pairs_same", "pairs_different")
 
 
@@ -110,6 +112,16 @@ def page(path: Path, gallery: Gallery, evaluated: Evaluated) -> None:
         else f"<tr><td>{html.escape(name)}</td><td>{value:,}</td></tr>"
         for name, value in evaluated.figures.items()
     )  # fmt: skip
-    save(
-        path, sheet(f"Who is who in {gallery.path.name}", results, decode, intro=f"<table>{cells}</table>", truth=True)
-    )
+    intro = f"<style>{CHARTS}</style><table>{cells}</table>{_curve(evaluated)}"
+    save(path, sheet(f"Who is who in {gallery.path.name}", results, decode, intro=intro, truth=True))
+
+
+def _curve(evaluated: Evaluated) -> str:
+    """The CMC, up to as many ranks as can be told apart on a chart."""
+    shares = cmc(torch.from_numpy(evaluated.scores), torch.from_numpy(evaluated.truth)).tolist()[:_RANKS]
+    if len(shares) < 2:
+        return ""
+    points = [(rank, 100 * share) for rank, share in enumerate(shares, 1)]
+    across = Axis("rank", 1, len(shares), [(1, "1"), (len(shares), str(len(shares)))])
+    up = Axis("% of pictures of people enrolled", 0, 100, [(v, str(v)) for v in (0, 25, 50, 75, 100)])
+    return chart("Is the right person among the first?", across, up, [Line("", "one", points)])

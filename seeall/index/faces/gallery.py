@@ -55,6 +55,7 @@ class Gallery:
     def __init__(self, index: Index, settings: Settings, eye: Eye | None = None) -> None:
         self.index, self.settings, self._eye = index, settings, eye
         self._scorers: dict[str, tuple[int, Scorer]] = {}
+        self._warned = -1
 
     @classmethod
     def create(cls, path: str | Path, run: str | Path, settings: Settings | None = None) -> Gallery:
@@ -183,7 +184,9 @@ class Gallery:
                 f"the gallery {self.path} is not calibrated, and cannot tell strangers from people it knows: run"
                 f" `ssl faces calibrate {self.path} --folder OTHER_PEOPLE`, or give a --threshold"
             )
-        if calibration.generation != self.generation:
+        generation = self.generation
+        if generation not in (calibration.generation, self._warned):
+            self._warned = generation
             log.warning(
                 "the gallery has changed since it was calibrated, with %d people then and %d now: calibrate it again",
                 calibration.enrolled, len(self.people),

@@ -16,7 +16,10 @@ within       in how many of the splits that is inside the calibration's interval
 above        in how many it is above that interval
 named        of the pictures of people enrolled, the share named rightly at that threshold
 
-Beside raw pixels and an untrained backbone. About 10 minutes on one thread. Mean and deviation over seeds and splits.
+Beside raw pixels and an untrained backbone. Mean and deviation over seeds and splits. 7 minutes on one thread, 13 on
+a busy machine. With three pictures a person it says a rank-1 of 95 % and a TPIR of 75 % at 1 % by the nearest picture,
+raw pixels 88 and 54, an untrained backbone 91 and 51; fresh strangers are taken for somebody at 8 to 11 % at the
+threshold for 10 %. The mean of a person's pictures is worse, and the classifier adds about one point of rank-1.
 """
 
 from __future__ import annotations

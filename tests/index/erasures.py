@@ -1,4 +1,5 @@
-"""Erasures that die, run as a program of their own: `python erasures.py SCENARIO FOLDER` prints one JSON object."""
+"""Erasures that die, run as a program of their own: `python -m tests.index.erasures SCENARIO FOLDER`
+prints one JSON object."""
 
 from __future__ import annotations
 
@@ -11,13 +12,13 @@ import sys
 import time
 from pathlib import Path
 
-import disasters
 import numpy as np
 
 from seeall.index import segments, skipped
 from seeall.index.faces.gallery import Gallery
 from seeall.index.faces.settings import Settings
 from seeall.index.store import Index
+from tests.index import disasters
 
 DIM = disasters.DIM
 GONE = "agathe-lindqvist"

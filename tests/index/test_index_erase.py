@@ -14,7 +14,7 @@ from seeall.index import skipped
 from seeall.index.store import Index
 from seeall.types import SeeallError
 
-PROGRAM = Path(__file__).with_name("erasures.py")
+ROOT = Path(__file__).parents[2]
 
 
 def everything(root: Path) -> bytes:
@@ -26,7 +26,12 @@ def everything(root: Path) -> bytes:
 def test_no_trace_after_a_death_and_the_next_write(scenario: str, folder: Path) -> None:
     alone = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     done = subprocess.run(
-        [sys.executable, PROGRAM, scenario, folder], capture_output=True, text=True, env=alone, timeout=300
+        [sys.executable, "-m", "tests.index.erasures", scenario, folder],
+        capture_output=True,
+        text=True,
+        env=alone,
+        timeout=300,
+        cwd=ROOT,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     seen = json.loads(done.stdout)

@@ -6,11 +6,15 @@ from typing import Any
 
 __version__ = "0.1.0"
 
-_LAZY = {"load": "seeall.backbones.load:load", "Index": "seeall.index.store:Index"}
+_LAZY = {
+    "load": "seeall.backbones.load:load",
+    "Index": "seeall.index.store:Index",
+    "Gallery": "seeall.index.faces.gallery:Gallery",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """`seeall.load` and `seeall.Index`, imported when they are first asked for."""
+    """`seeall.load`, `seeall.Index` and `seeall.Gallery`, imported when they are first asked for."""
     if name in _LAZY:
         from seeall.catalog import locate
 

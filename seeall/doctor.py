@@ -12,7 +12,8 @@ import sys
 from seeall import __version__
 from seeall.data.pixels import cores, free_memory
 
-_EXTRAS = {"timm": "timm", "av": "video"}
+_EXTRAS = {"timm": ("timm", "timm"), "av": ("av", "video"), "opencv-python-headless": ("cv2", "faces")}
+"""Package → what is imported of it, and the extra that installs it."""
 
 
 def examine() -> dict[str, str]:
@@ -27,9 +28,10 @@ def examine() -> dict[str, str]:
         facts[package] = _version(package) or f"missing: pip install {package}"
     facts["gpu"] = _gpu()
     facts["faiss"] = _faiss()
-    for module, extra in _EXTRAS.items():
+    for package, (module, extra) in _EXTRAS.items():
         found = importlib.util.find_spec(module) is not None
-        facts[module] = str(_version(module)) if found else f"not installed; if wanted: pip install 'seeall[{extra}]'"
+        version = _version(package) or "another package's"
+        facts[module] = version if found else f"not installed; if wanted: pip install 'seeall[{extra}]'"
     threads = os.environ.get("OMP_NUM_THREADS")
     if threads and threads.isdigit() and int(threads) < cores():
         facts["note"] = f"OMP_NUM_THREADS={threads} keeps torch and FAISS from using all {cores()} cores"

@@ -19,6 +19,7 @@ from PIL import Image
 from seeall import cli
 from seeall.backbones.load import build
 from seeall.data.scenes import parse
+from tests.conftest import draw
 
 ROOT = Path(__file__).parents[1]
 WORLD = "scenes:n=64,size=32"
@@ -28,6 +29,10 @@ EXAMPLES = {
         r"64 pictures of 512 dimensions[^\n]*\n1\.000  scenes/identity_0000/",
     ),
     "embed_with_any_weights.py": ([WORLD, "{out}"], r"loaded 100 of 100 tensors.*\n64 pictures, 512 numbers each"),
+    "who_is_who.py": (
+        ["scenes:n=64,size=32,labels=identity,identities=8", "{out}", "2"],
+        r"identity_0000: (identity_\d+, 0\.\d+|nobody I know)\n",
+    ),
     "own_loss.py": ([WORLD, "{out}", "2"], r"loss -?\d+\.\d+, alignment \d+\.\d+, uniformity -\d+\.\d+, spread \d"),
 }
 """Script → what makes it small, and what it prints."""
@@ -61,7 +66,7 @@ def test_example(name: str, tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, env=alone, timeout=120, cwd=tmp_path)
     assert done.returncode == 0, done.stderr[-3000:]
     assert re.search(printed, done.stdout), done.stdout
-    run = tmp_path / "run" if name == "learn_and_search.py" else tmp_path
+    run = tmp_path / "run" if name in ("learn_and_search.py", "who_is_who.py") else tmp_path
     assert list(run.glob("*.safetensors")), "nothing was kept"
 
 
@@ -108,6 +113,11 @@ def test_readme(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert len(lines) > 15
     shutil.copytree("more-photos", "new-photos")
     cells(Path("cells"))
+    for i in range(150):  # two friends, of whom three pictures are enrolled each; a hundred others
+        name = f"friends/{'ab'[i % 2]}" if i < 6 else f"some-people/{'abc'[i % 3]}" if i < 30 else f"others/{i}"
+        draw(Path(name) / f"{i}.png", seed=i)
+    shutil.copy("friends/a/0.png", "party.jpg")
+    shutil.copy("friends/b/3.png", "friends/b/1.png")
     for line in lines:
         words = [str(Path(w).expanduser()) if w.startswith("~") else w for w in shlex.split(line)[1:]]
         assert cli.run(words + {"pretrain": SMALL, "finetune": FEW}.get(words[0], [])) == 0, line

@@ -57,5 +57,5 @@ def tell(facts: Mapping[str, Any], as_json: bool) -> None:
         return
     wide = max(16, *(len(name) + 2 for name in facts))
     for name, value in facts.items():
-        shown = f"{value:.2f}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)
+        shown = f"{value:.2f}" if isinstance(value, float) else f"{value:,}" if type(value) is int else str(value)
         print(f"{name:<{wide}}{shown}")

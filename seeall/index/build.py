@@ -41,6 +41,14 @@ def build(
     Raises: SeeallError where there is no such run, `out` is taken or inside the data, or too much is unreadable.
     """
     refuse_inside(out, pictures.root)
+    index, eye = begin(run, out, overwrite=overwrite, plan=plan)
+    with index:
+        skipped = add(index, pictures, eye, workers=workers, allow_skipped=allow_skipped)
+        return {**index.info(), "skipped": len(skipped)}
+
+
+def begin(run: str | Path, out: Path, *, overwrite: bool = False, plan: Plan | None = None) -> tuple[Index, Eye]:
+    """An empty index of what the backbone of `run` sees, and its eye. It is there with its first commit. As `build`."""
     source = locate(run)
     with tempfile.TemporaryDirectory() as folder:
         # A run that goes on replaces its file at any time: eye, digest and the index's own are of this one copy.
@@ -57,9 +65,7 @@ def build(
             out, dim=eye.dim, model=digest(model), preprocessing=eye.preprocessing,
             files={MODEL: model}, overwrite=overwrite, plan=plan,
         )  # fmt: skip
-    with index:
-        skipped = add(index, pictures, eye, workers=workers, allow_skipped=allow_skipped)
-        return {**index.info(), "skipped": len(skipped)}
+    return index, eye
 
 
 def add(

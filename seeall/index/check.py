@@ -44,7 +44,10 @@ def problems(root: Path) -> list[str]:
 def notes(root: Path) -> list[str]:
     """Leftovers of a writer that was killed: no harm, and gone with the next commit."""
     names = [p.relative_to(root).as_posix() for p in leftovers(root, Manifest.read(root))]
-    return [f"{name} is left over from a write that was not finished" for name in names]
+    found = [f"{name} is left over from a write that was not finished" for name in names]
+    if (root / durable.ERASING).exists():
+        found.append("traces of what was erased are left: they go with the next write, such as ssl index compact")
+    return found
 
 
 def _problems(root: Path) -> tuple[list[str], str]:

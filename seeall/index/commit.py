@@ -9,6 +9,10 @@ A commit is three steps, each on disk before the next begins:
 Whatever a writer that died, failed or gave up has left is undone by `recover`: by itself if it can, and always
 by the next one, before its own work. Files that the new manifest no longer names go after the commit by the
 same way.
+
+What is erased is removed, all rows that live are written anew, and the database is after the commit. The file
+`erasing` is there from before the first of that until no trace is left: so the next writer does, when it is done,
+what this one did not come to.
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -25,8 +29,9 @@ from typing import Any, final
 import numpy as np
 from numpy.typing import ArrayLike
 
-from seeall.durable import PARTIAL
-from seeall.index import durable, engine, segments, structures
+from seeall.durable import PARTIAL, sync_folder
+from seeall.index import durable, engine, segments, skipped, structures
+from seeall.index.durable import ERASING
 from seeall.index.items import Items, Record, checksum, record
 from seeall.index.manifest import NAME, Manifest, Projection, now
 from seeall.index.plan import Plan
@@ -60,6 +65,16 @@ def recover(root: Path) -> None:
             leftover.unlink(missing_ok=True)
 
 
+def scrub(root: Path) -> None:
+    """Remove the last traces of what was erased, where there may be any, and the file that says so. As `recover`.
+
+    It has to wait, and gives up, while anybody reads an older generation.
+    """
+    if (root / ERASING).exists() and Items.scrub(root) and not leftovers(root, Manifest.read(root)):
+        (root / ERASING).unlink()
+        sync_folder(root)
+
+
 def leftovers(root: Path, manifest: Manifest) -> list[Path]:
     """Files that the manifest does not name, in the places that belong to it alone.
 
@@ -68,7 +83,7 @@ def leftovers(root: Path, manifest: Manifest) -> list[Path]:
     named = {s.vectors_path for s in manifest.segments} | {s.ids_path for s in manifest.segments}
     if manifest.projection:
         named.add(manifest.projection.path)
-    found = [root / (NAME + PARTIAL)]
+    found = [root / (name + PARTIAL) for name in (NAME, skipped.NAME, ERASING)]
     for folder in _FOLDERS:
         with suppress(FileNotFoundError):
             found += [p for p in (root / folder).iterdir() if not p.name.startswith(".nfs")]
@@ -134,6 +149,7 @@ class Writer:
         self._items.close()
         with suppress(SeeallError, OSError, sqlite3.Error):
             recover(self._root)
+            scrub(self._root)  # not before: who writes has the index open, too
 
     def append(
         self,
@@ -182,13 +198,9 @@ class Writer:
 
         Raises: SeeallError where one is not in the index or was added by this same commit; nothing is removed.
         """
-        asked = list(dict.fromkeys(i if isinstance(i, str) else int(i) for i in items))
-        found = lookup(self._items, asked, self._generation)
-        _refuse([i for i, r in zip(asked, found) if r is None], f"not in the index {self._root}")
-        records = {r.id: r for r in found if r}
-        _refuse([i for i in records if i >= self._first_id], "added by this same commit: leave it out instead")
+        records = self._found(items)
         with self._changing():
-            self._retire(list(records.values()))
+            self._retire(records)
         return len(records)
 
     def stamp(self, stamps: Mapping[int, Stamp]) -> None:
@@ -197,6 +209,14 @@ class Writer:
             with self._changing():
                 self._items.stamp(stamps)
                 self._stamped = True
+
+    def labelled(self, labels: Collection[str]) -> dict[str, list[int]]:
+        """Label → ids of the items that have it, as the index was before this commit; of those labels there are."""
+        found: dict[str, list[int]] = {}
+        for item in self._items.all(self._old.generation):
+            if item.label in labels:
+                found.setdefault(str(item.label), []).append(item.id)
+        return found
 
     def compact(self) -> int:
         """Write the living rows anew and drop the others. Returns rows dropped.
@@ -210,18 +230,32 @@ class Writer:
             if self._projection and not self._serves(self._projection, every_byte=True):
                 self._projection, self._changed = None, True
             return 0
-        rows = Rows(self._root, self._old.segments, self._old.dim)
-        self._segments, self._projection, self._changed = [], None, True
         with self._changing():
-            for positions, block in rows.blocks(self._alive(rows)):
-                self._pending.append((rows.ids[positions], block))
-                self._write_segments()
+            self._rewrite()
         return self._old.removed
 
     def tune(self, plan: Plan) -> None:
         """Search as `plan` says from this commit on; a trained file of another plan is built again."""
         if plan != self._plan:
             self._plan, self._projection, self._changed = plan, None, True
+
+    def erase(self, items: Iterable[int | str]) -> int:
+        """Remove items by id or path and leave no trace of them, nor of any that were removed before. Returns how many.
+
+        The rows that live are written anew; after the commit no file in the folder holds what was erased: neither
+        vectors, nor the database, nor skipped.csv, nor a trained FAISS file.
+        Raises: as `remove`; SeeallError after any other change of the same commit.
+        """
+        if self._changed:
+            raise SeeallError(f"items of the index {self._root} are erased before any other change, not after")
+        records = self._found(items)
+        with self._changing():
+            durable.write(self._root / ERASING, lambda file: file.write(b""))
+            paths = {f"/{skipped.written(r.path)}" for r in records}
+            skipped.forget(self._root, lambda line: any(path.endswith(f"/{line.get('path')}") for path in paths))
+            self._retire(records)
+            self._rewrite()
+        return len(records)
 
     @contextmanager
     def _changing(self) -> Iterator[None]:
@@ -240,6 +274,23 @@ class Writer:
     def rebuild(self) -> None:
         """Build the trained FAISS file again with this commit, whatever else it does."""
         self._projection, self._changed = None, True
+
+    def _found(self, items: Iterable[int | str]) -> list[Record]:
+        """The records of ids and paths, each once. Raises SeeallError where one is missing or new."""
+        asked = list(dict.fromkeys(i if isinstance(i, str) else int(i) for i in items))
+        found = lookup(self._items, asked, self._generation)
+        _refuse([i for i, r in zip(asked, found) if r is None], f"not in the index {self._root}")
+        records = {r.id: r for r in found if r}
+        _refuse([i for i in records if i >= self._first_id], "added by this same commit: leave it out instead")
+        return list(records.values())
+
+    def _rewrite(self) -> None:
+        """Write the living rows anew, without the others."""
+        rows = Rows(self._root, self._old.segments, self._old.dim)
+        self._segments, self._projection, self._changed = [], None, True
+        for positions, block in rows.blocks(self._alive(rows)):
+            self._pending.append((rows.ids[positions], block))
+            self._write_segments()
 
     def _retire(self, records: Sequence[Record]) -> None:
         self._items.retire((r.id for r in records), self._generation)

@@ -20,13 +20,13 @@ from typing import Any, final
 from seeall.durable import PARTIAL, sync_folder
 from seeall.index import durable, items
 from seeall.index import manifest as manifests
-from seeall.index.durable import LOCK, Lock
+from seeall.index.durable import ERASING, LOCK, Lock
 from seeall.index.manifest import Manifest
 from seeall.types import SeeallError
 
 _BUILDING = "building"
 _FOLDERS = ("vectors", "index")
-_OWN = {manifests.NAME, items.NAME, LOCK, _BUILDING, *_FOLDERS}
+_OWN = {manifests.NAME, items.NAME, LOCK, ERASING, _BUILDING, *_FOLDERS}
 _MADE = re.compile(
     r"items\.sqlite-(wal|shm|journal)|skipped\.csv|vectors/\d{6,}(\.ids)?\.npy|index/\d{8,}\.faiss"
     r"|(.*/)?\.nfs[0-9a-f]+"

@@ -27,6 +27,8 @@ _HERE, _EXCHANGE = -100, 2
 """AT_FDCWD and RENAME_EXCHANGE of Linux."""
 LOCK = "lock"
 """The file in an index that its writer holds."""
+ERASING = "erasing"
+"""The file in an index that says: traces of what was erased may be left, and the next writer removes them."""
 _ASIDE = "-old"
 _PAUSE = 0.05
 """Seconds between two looks at a lock that is waited for."""

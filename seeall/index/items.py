@@ -5,6 +5,8 @@ added_generation <= G < removed_generation. So the manifest alone decides what e
 manifest never came is undone by those two columns. Write-ahead logging lets a reader keep the state that it
 opened while others write.
 
+What is deleted is overwritten with zeros, and `scrub` leaves nothing of it in any page.
+
 File names that are no valid UTF-8 reach Python as surrogate escapes; they are stored as the bytes they were.
 """
 
@@ -57,6 +59,8 @@ _REMOVED = f"SELECT id FROM items INDEXED BY items_removed WHERE removed_generat
 _BACK = f"UPDATE items INDEXED BY items_removed SET removed_generation = ? WHERE removed_generation > ? AND {_GONE}"
 _ALIVE = "added_generation <= ? AND removed_generation > ?"
 _COLUMNS = "id, path, label, metadata"
+_PATIENCE = 1000
+"""Milliseconds that readers of older generations are waited for."""
 _BATCH = 500
 """Values in one query, below the limit of every build of SQLite."""
 
@@ -113,6 +117,7 @@ class Items:
             self._db = _connect(root, "mode=rw") if writable else _reader(root)
             if writable:
                 self._db.execute("PRAGMA synchronous = FULL")
+                self._db.execute("PRAGMA secure_delete = ON")
                 self._db.execute("BEGIN IMMEDIATE")
         except sqlite3.Error as error:
             raise _fault(root, error) from None
@@ -123,6 +128,23 @@ class Items:
         db = sqlite3.connect(root / NAME, isolation_level=None)
         db.executescript(";".join([_SCHEMA, INDEX, *_FILES]))
         db.close()
+
+    @staticmethod
+    def scrub(root: Path) -> bool:
+        """Write the database of `root` anew from what is in it, so that nothing is left of what was deleted.
+
+        Returns: whether its log is emptied too, which it cannot be while somebody reads an older generation.
+        Raises: sqlite3.Error, and then nothing has changed.
+        """
+        db = _connect(root, "mode=rw")
+        try:
+            db.execute(f"PRAGMA busy_timeout = {_PATIENCE}")
+            db.execute("PRAGMA secure_delete = ON")
+            db.execute("VACUUM")
+            busy, _, _ = db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+        finally:
+            db.close()
+        return not busy
 
     def close(self) -> None:
         """Forget what was not committed and let go of the file."""

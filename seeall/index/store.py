@@ -27,7 +27,7 @@ from seeall.console import log
 from seeall.index import check, durable
 from seeall.index.commit import Writer, lookup, replaced
 from seeall.index.draft import Draft
-from seeall.index.durable import LOCK, Lock
+from seeall.index.durable import ERASING, LOCK, Lock
 from seeall.index.engine import Gpu
 from seeall.index.items import Record
 from seeall.index.plan import Plan, bytes_each
@@ -173,6 +173,26 @@ class Index:
         """
         with self.writer() as writer:
             return writer.remove(items)
+
+    def erase(self, items: Iterable[int | str]) -> int:
+        """Remove items, by id or path, so that no file in the folder holds a trace of them, in one commit.
+
+        Copies of the folder, and processes that have opened an older generation, keep what they have: while one of
+        these reads, the last traces wait for the first write after it is done, which is said.
+        Returns: how many. Raises: SeeallError where one is not in the index, and then erases nothing.
+        """
+        with self.writer() as writer:
+            erased = writer.erase(items)
+        self.mind_traces()
+        return erased
+
+    def mind_traces(self) -> None:
+        """Say it, where traces of what was erased are left."""
+        if (self._root / ERASING).exists():
+            log.warning(
+                "%s: another process reads what it held before: the last traces of what was erased go with the next"
+                " write after that, such as ssl index compact", self._root,
+            )  # fmt: skip
 
     def compact(self) -> int:
         """Give back the space of removed items, in one commit; ids stay. Returns the rows dropped."""

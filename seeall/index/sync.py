@@ -10,7 +10,6 @@ The writer's lock is held from the first look to the commit, so that no other wr
 
 from __future__ import annotations
 
-import csv
 import json
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
@@ -25,7 +24,7 @@ from seeall.console import bar
 from seeall.data.pictures import MANIFESTS, Pictures
 from seeall.data.pixels import complain
 from seeall.data.video import Frame, is_video
-from seeall.index import stamps
+from seeall.index import skipped, stamps
 from seeall.index.commit import Writer
 from seeall.index.items import Record
 from seeall.index.known import below, files
@@ -117,7 +116,7 @@ def bring(
         complain(pictures, report.skipped, allow_skipped)
         gone = [*plan.stale, *(plan.vanished if remove else [])]
         report.removed = writer.remove(gone) if gone else 0
-    _list(index.path / "skipped.csv", report.skipped)
+    skipped.add(index.path, report.skipped)
     return report
 
 
@@ -276,14 +275,3 @@ def _write(
 ) -> list[int]:
     labels, metadata = zip(*(_words(pictures, row, known) for row, known in zip(rows, old)))
     return list(map(int, writer.append([where(pictures, row) for row in rows], z, labels, metadata)))
-
-
-def _list(path: Path, skipped: Sequence[tuple[str, str]]) -> None:
-    """Add what was skipped to the list of it, unless it is there."""
-    if not skipped:
-        return
-    with path.open("a+", newline="", encoding="utf-8", errors="backslashreplace") as file:
-        file.seek(0)
-        listed = {tuple(row) for row in csv.reader(file)}
-        header = [] if listed else [("path", "reason")]
-        csv.writer(file).writerows([*header, *(row for row in skipped if row not in listed)])

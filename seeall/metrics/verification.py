@@ -86,7 +86,7 @@ def verification(
     for rate in fars:
         allowed = math.floor(rate * pairs_different + 1e-9)
         if allowed >= 1:
-            measures[f"tar@far={_name(rate)}"] = float(tar[int((accepted_different > allowed).sum())])
+            measures[f"tar@far={rate_name(rate)}"] = float(tar[int((accepted_different > allowed).sum())])
     measures |= {"eer": _equal_error(far, tar), "auc": _area(tally, accepted_same)}
     measures |= _accuracy(x, number, folds, seed)
     return measures | {"pairs_same": pairs_same, "pairs_different": pairs_different}
@@ -195,8 +195,8 @@ def _tally(same: Tensor, different: Tensor) -> _Tally:
     return _Tally(scores, first.bincount(minlength=len(scores)), second.bincount(minlength=len(scores)))
 
 
-def _name(rate: float) -> str:
-    """0.001 → 1e-3."""
+def rate_name(rate: float) -> str:
+    """How a rate is written in the name of a measure: 0.001 as 1e-3."""
     digits, exponent = f"{rate:.6e}".split("e")
     return f"{float(digits):g}e{int(exponent)}"
 

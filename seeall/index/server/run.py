@@ -46,6 +46,6 @@ def run(
         shown = f"[{host}]" if ":" in host else host
         address = f"http://{shown}:{listening.getsockname()[1]}/"
         limits = Limits(token=token, local=local, body=most)
-        wire.serve(make(service, limits), listening, lambda: ready(address, service))
+        wire.server(make(service, limits), lambda: ready(address, service)).run(sockets=[listening])
     finally:
         listening.close()

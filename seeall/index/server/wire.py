@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import signal
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any, final
 
@@ -18,8 +19,6 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from seeall.index.server.errors import REQUEST_ID, body, request_id
 from seeall.types import SeeallError
 
-HEAD_SECONDS = 10.0
-"""For the head of a request, from the first byte of its connection or from the end of the one before."""
 IDLE_SECONDS = 30
 """How long a connection on which nothing is asked stays open after an answer."""
 CONNECTIONS = 1024
@@ -31,8 +30,12 @@ _HEAD = 32 << 10
 
 @final
 class Protocol(H11Protocol):
-    """One connection: HTTP/1.1 by h11."""
+    """One connection: HTTP/1.1 by h11.
 
+    head_seconds: how long the head of a request may take, from the beginning of its connection or its own first byte
+    """
+
+    head_seconds = 10.0
     _watch: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -69,7 +72,7 @@ class Protocol(H11Protocol):
         if busy or not waiting or self.transport.is_closing():
             self._stop()
         elif self._watch is None:
-            self._watch = self.loop.call_later(HEAD_SECONDS, self._too_slow)
+            self._watch = self.loop.call_later(self.head_seconds, self._too_slow)
 
     def _stop(self) -> None:
         if self._watch is not None:
@@ -80,7 +83,7 @@ class Protocol(H11Protocol):
         if self.transport.is_closing():
             return
         if self.conn.trailing_data[0]:
-            message = f"the head of a request did not come in within {HEAD_SECONDS:g} s"
+            message = f"the head of a request did not come in within {self.head_seconds:g} s"
             self._say(408, b"Request Timeout", "too_slow", message)
         else:
             self.transport.close()
@@ -121,6 +124,9 @@ class Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         """The first Ctrl-C or SIGTERM ends the service in peace, a second one at once; neither is raised again."""
+        if threading.current_thread() is not threading.main_thread():  # signals are the main thread's
+            yield
+            return
         before = {number: signal.signal(number, self.handle_exit) for number in (signal.SIGINT, signal.SIGTERM)}
         try:
             yield
@@ -147,11 +153,11 @@ def listen(host: str, port: int) -> socket.socket:
     return found
 
 
-def serve(app: Any, listening: socket.socket, ready: Callable[[], None]) -> None:
-    """Answer at `listening` until a signal comes."""
+def server(app: Any, ready: Callable[[], None]) -> Server:
+    """What answers with `app`: `run(sockets=[…])` does until a signal comes, or until its `should_exit` is set."""
     config = uvicorn.Config(
         app, http=Protocol, ws="none", loop="asyncio", lifespan="on", log_config=None, access_log=False,
         server_header=False, date_header=True, timeout_keep_alive=IDLE_SECONDS, timeout_graceful_shutdown=GRACE,
         h11_max_incomplete_event_size=_HEAD, proxy_headers=False, backlog=CONNECTIONS,
     )  # fmt: skip
-    Server(config, ready).run(sockets=[listening])
+    return Server(config, ready)

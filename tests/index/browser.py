@@ -1,0 +1,121 @@
+"""A real Chromium without a window, driven over its debugging port; no more of the protocol than the tests need."""
+
+from __future__ import annotations
+
+import base64
+import itertools
+import json
+import shutil
+import subprocess
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+PROGRAM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+PATIENCE = 60.0
+
+
+class Browser:
+    """One page. folder: where the browser keeps its own things."""
+
+    def __init__(self, folder: Path, size: tuple[int, int] = (1280, 900)) -> None:
+        from websockets.sync.client import connect
+
+        assert PROGRAM
+        self._process = subprocess.Popen(
+            [
+                PROGRAM, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
+                "--disable-background-networking", "--disable-component-update", "--remote-debugging-port=0",
+                "--remote-allow-origins=*", f"--user-data-dir={folder}", f"--window-size={size[0]},{size[1]}", "about:blank",
+            ],
+            stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+        )  # fmt: skip
+        told = folder / "DevToolsActivePort"
+        until = time.monotonic() + PATIENCE
+        while not (told.exists() and len(told.read_text().splitlines()) == 2):
+            assert self._process.poll() is None and time.monotonic() < until, "the browser does not start"
+            time.sleep(0.05)
+        port = told.read_text().splitlines()[0]
+        pages: list[dict[str, Any]] = []
+        while not pages:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/json") as answer:
+                pages = [page for page in json.load(answer) if page["type"] == "page"]
+        self._socket = connect(pages[0]["webSocketDebuggerUrl"], max_size=None)
+        self._numbers = itertools.count(1)
+        self.errors: list[str] = []
+        for domain in ("Page", "Runtime", "Log", "DOM"):
+            self.send(f"{domain}.enable")
+
+    def close(self) -> None:
+        self._socket.close()
+        self._process.terminate()
+        self._process.wait(20)
+
+    def send(self, method: str, **params: Any) -> dict[str, Any]:
+        number = next(self._numbers)
+        self._socket.send(json.dumps({"id": number, "method": method, "params": params}))
+        while True:
+            told = json.loads(self._socket.recv(PATIENCE))
+            if told.get("id") == number:
+                assert "error" not in told, (method, told)
+                result: dict[str, Any] = told["result"]
+                return result
+            about = told.get("params", {})
+            if told.get("method") == "Runtime.exceptionThrown":
+                self.errors.append(str(about["exceptionDetails"]))
+            elif told.get("method") == "Log.entryAdded" and about["entry"]["level"] == "error":
+                self.errors.append(f"{about['entry']['text']} {about['entry'].get('url', '')}")
+
+    def open(self, address: str) -> None:
+        self.send("Page.navigate", url=address)
+
+    def do(self, script: str) -> Any:
+        """What an expression is worth on the page."""
+        told = self.send("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
+        assert "exceptionDetails" not in told, told
+        return told["result"].get("value")
+
+    def until(self, script: str) -> Any:
+        """Wait until an expression is true, and return it."""
+        end = time.monotonic() + PATIENCE
+        while not (found := self.do(f"document.readyState === 'complete' && ({script})")):
+            assert time.monotonic() < end, f"never: {script}; {self.do('document.body.innerText')[:400]!r}, {self.errors}"
+            time.sleep(0.05)
+        return found
+
+    def drop(self, file: Path) -> None:
+        """Let go of a file over the page, as a hand would."""
+        data = {"items": [], "files": [str(file)], "dragOperationsMask": 1}
+        for kind in ("dragEnter", "dragOver", "drop"):
+            self.send("Input.dispatchDragEvent", type=kind, x=300, y=300, data=data)
+
+    def key(self, key: str) -> None:
+        text = {"Enter": "\r"}.get(key, key if len(key) == 1 else "")
+        codes = {"Enter": 13, "ArrowLeft": 37, "ArrowUp": 38, "ArrowRight": 39, "ArrowDown": 40, "Escape": 27, "Tab": 9}
+        code = codes.get(key, ord(key.upper()) if len(key) == 1 else 0)
+        about = {"key": key, "windowsVirtualKeyCode": code, **({"text": text} if text else {})}
+        self.send("Input.dispatchKeyEvent", type="keyDown", **about)
+        self.send("Input.dispatchKeyEvent", type="keyUp", key=key, windowsVirtualKeyCode=code)
+
+    def type(self, text: str) -> None:
+        self.send("Input.insertText", text=text)
+
+    def click(self, selector: str) -> None:
+        place = self.do(
+            f"(() => {{ const e = document.querySelector({selector!r}); e.scrollIntoView({{block: 'center'}});"
+            " const r = e.getBoundingClientRect(); return [r.x + r.width / 2, r.y + r.height / 2]; })()"
+        )
+        for kind in ("mousePressed", "mouseReleased"):
+            self.send("Input.dispatchMouseEvent", type=kind, x=place[0], y=place[1], button="left", clickCount=1)
+
+    def look(self, *, width: int, height: int, dark: bool = False, phone: bool = False) -> None:
+        """Be a screen of that size, in px."""
+        self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=2 if phone else 1, mobile=phone)  # fmt: skip
+        self.send("Emulation.setTouchEmulationEnabled", enabled=phone)
+        scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
+        self.send("Emulation.setEmulatedMedia", features=[scheme])
+
+    def shot(self, file: Path) -> None:
+        """What is to be seen, as a PNG."""
+        file.write_bytes(base64.b64decode(self.send("Page.captureScreenshot", format="png")["data"]))

@@ -80,7 +80,9 @@ class Browser:
         """Wait until an expression is true, and return it."""
         end = time.monotonic() + PATIENCE
         while not (found := self.do(f"document.readyState === 'complete' && ({script})")):
-            assert time.monotonic() < end, f"never: {script}; {self.do('document.body.innerText')[:400]!r}, {self.errors}"
+            assert time.monotonic() < end, (
+                f"never: {script}; {self.do('document.body.innerText')[:400]!r}, {self.errors}"
+            )
             time.sleep(0.05)
         return found
 

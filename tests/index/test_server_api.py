@@ -55,14 +55,21 @@ def test_a_picture_finds_what_the_command_finds(client: TestClient, index: Path,
     if way == "form":
         answer = client.post("/v1/search?k=9", files={"picture": ("a.png", data, "image/png")})
     else:
-        answer = client.post("/v1/search?k=9", content=data, headers={"Content-Type": "image/png"} if way == "image" else {})
+        answer = client.post(
+            "/v1/search?k=9", content=data, headers={"Content-Type": "image/png"} if way == "image" else {}
+        )
     (wanted,) = query.search(index, [str(files[7])], 9, gpu="off")
     told = answer.json()
     assert answer.status_code == 200 and told["query"] is None and told["more"] and (told["k"], told["page"]) == (9, 1)
     assert [m["id"] for m in told["matches"]] == [m["id"] for m in wanted["matches"]]
     assert [m["score"] for m in told["matches"]] == pytest.approx([m["score"] for m in wanted["matches"]], abs=2e-6)
     best = told["matches"][0]
-    assert (best["id"], best["name"], best["label"], best["score"]) == (8, "dog/007.png", "dog", pytest.approx(1, abs=1e-5))
+    assert (best["id"], best["name"], best["label"], best["score"]) == (
+        8,
+        "dog/007.png",
+        "dog",
+        pytest.approx(1, abs=1e-5),
+    )
     assert best["metadata"] == {"camera": "c1", "mask": "7.png"}
 
 
@@ -73,7 +80,9 @@ def test_an_item_and_a_vector_find_what_brute_force_finds(client: TestClient, in
     order = np.lexsort((np.arange(40), -(vectors @ vectors[11]).round(9)))
     by_item = client.post("/v1/search?k=40", json={"id": 12}).json()
     by_vector = client.post("/v1/search?k=40", json={"vector": (3 * vectors[11]).tolist()}).json()
-    assert [m["id"] for m in by_item["matches"]] == [int(i) + 1 for i in order] == [m["id"] for m in by_vector["matches"]]
+    assert (
+        [m["id"] for m in by_item["matches"]] == [int(i) + 1 for i in order] == [m["id"] for m in by_vector["matches"]]
+    )
     assert [m["score"] for m in by_item["matches"]] == pytest.approx((vectors @ vectors[11])[order].tolist(), abs=2e-6)
     assert by_item["query"]["id"] == 12 and by_vector["query"] is None and not by_item["more"]
 
@@ -233,5 +242,7 @@ def test_figures_for_prometheus(client: TestClient) -> None:
     assert figure("seeall_index_items") == 40 and figure("seeall_requests_open") == 1
     assert figure('seeall_request_seconds_count{route="/v1/items/{id}"}') >= 3
     client.get("/one"), client.get("/two")
-    routes = {line.split('route="')[1].split('"')[0] for line in client.get("/metrics").text.splitlines() if 'route="' in line}
+    routes = {
+        line.split('route="')[1].split('"')[0] for line in client.get("/metrics").text.splitlines() if 'route="' in line
+    }
     assert "none" in routes and not any("one" in route.split("/") for route in routes)

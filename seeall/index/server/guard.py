@@ -27,7 +27,8 @@ from seeall.index.server.figures import Figures
 OPEN = frozenset({"/", "/v1/health"})
 """What needs no token: the page, which holds nothing, and whether the service is well."""
 _DRAIN = 2.0
-"""Seconds for which a refused body is read and thrown away, so that its sender comes to read the answer."""
+"""Seconds for which a refused body, no more of it than would be taken, is read and thrown away: most senders read an
+answer only when they have sent all."""
 
 
 @final
@@ -115,11 +116,15 @@ class _Passage:
                     await guard._app(self._scope, self._take, self._give)
             except Refusal as fault:
                 await self._refuse(fault)
-            except _Gone:
-                self._status = self._status or 499
             except TimeoutError:
                 await self._refuse(Refusal(503, "too_slow", f"no answer within {limits.seconds:g} s"))
             except Exception:
+                if self._gone:
+                    self._status = self._status or 499
+                    return
+                if self._fault:  # whatever the application made of it
+                    await self._refuse(self._fault)
+                    return
                 log.exception("request %s: %s %s", self._name, self._scope["method"], self._scope["path"])
                 await self._refuse(Refusal(500, "internal", "something went wrong here; the log has the request's id"))
         finally:
@@ -160,6 +165,8 @@ class _Passage:
 
     async def _give(self, message: Message) -> None:
         """Pass an answer on, with the headers of all answers."""
+        if self._gone:
+            raise _Gone
         if self._fault and not self._status:  # a refusal that the application made something else of
             raise self._fault
         if message["type"] == "http.response.start":
@@ -194,8 +201,10 @@ class _Passage:
         await self._give({"type": "http.response.body", "body": text, "more_body": unread})
         if unread:
             with anyio.move_on_after(_DRAIN):
-                while (await self._receive()).get("more_body", False):
-                    pass
+                more, left = True, self._guard._limits.body
+                while more and left > 0:
+                    message = await self._receive()
+                    more, left = message.get("more_body", False), left - len(message.get("body", b""))
             await self._give({"type": "http.response.body", "body": b"", "more_body": False})
 
 

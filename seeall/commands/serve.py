@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated, Any
@@ -17,7 +18,7 @@ _NEEDED = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
 
 
 def serve(
-    index: Annotated[Path, typer.Argument(help="An index folder.")],
+    index: Annotated[Path, typer.Argument(help="An index, or a gallery of faces.")],
     host: Annotated[str, typer.Option(help="The address to listen to; beyond this machine, with a token only.")] = (
         "127.0.0.1"
     ),
@@ -47,5 +48,10 @@ def serve(
 
     run(
         index, host=host, port=port, token=token, gpu=gpu,  # type: ignore[arg-type]
-        most=int(max_megabytes * 2**20), ready=ready,
+        most=int(max_megabytes * 2**20), finding=_finding, ready=ready,
     )  # fmt: skip
+
+
+def _finding(name: str, run: str | None) -> Any:
+    """What finds the faces on a picture, as `ssl faces` does it."""
+    return import_module("seeall.commands.faces")._finder(name, run)

@@ -27,7 +27,8 @@ class Browser:
             [
                 PROGRAM, "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
                 "--disable-background-networking", "--disable-component-update", "--remote-debugging-port=0",
-                "--remote-allow-origins=*", f"--user-data-dir={folder}", f"--window-size={size[0]},{size[1]}", "about:blank",
+                "--remote-allow-origins=*", f"--user-data-dir={folder}",
+                f"--window-size={size[0]},{size[1]}", "about:blank",
             ],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
@@ -113,7 +114,10 @@ class Browser:
 
     def look(self, *, width: int, height: int, dark: bool = False, phone: bool = False) -> None:
         """Be a screen of that size, in px."""
-        self.send("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=2 if phone else 1, mobile=phone)  # fmt: skip
+        scale = 2 if phone else 1
+        self.send(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=scale, mobile=phone
+        )  # fmt: skip
         self.send("Emulation.setTouchEmulationEnabled", enabled=phone)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.send("Emulation.setEmulatedMedia", features=[scheme])

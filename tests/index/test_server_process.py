@@ -81,7 +81,8 @@ def test_a_request_under_way_is_finished(ssl_process: Callable[..., subprocess.P
         port = int(json.loads(process.stdout.readline())["url"].rstrip("/").rpartition(":")[2])
         with socket.create_connection(("127.0.0.1", port), timeout=30) as sock:
             body = b'{"id": 3}'
-            head = f"POST /v1/search HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+            kind = f"Content-Type: application/json\r\nContent-Length: {len(body)}"
+            head = f"POST /v1/search HTTP/1.1\r\nHost: localhost\r\n{kind}\r\n\r\n"
             sock.sendall(head.encode() + body[:4])
             time.sleep(1)
             process.send_signal(signal.SIGTERM)
@@ -131,16 +132,14 @@ def test_port_that_is_taken(ssl: Ssl, index: Path) -> None:
 
 def test_extra_that_is_missing(index: Path, tmp_path: Path) -> None:
     """A Python in which fastapi cannot be found."""
-    code = (
-        "import sys\n"
-        "class No:\n"
-        "    def find_spec(self, name, path=None, target=None):\n"
-        "        if name.split('.')[0] in ('fastapi', 'prometheus_client'): raise ModuleNotFoundError(name)\n"
-        "import importlib.util; real = importlib.util.find_spec\n"
-        "importlib.util.find_spec = lambda name, *a: None if name in ('fastapi', 'prometheus_client') else real(name, *a)\n"
-        "sys.meta_path.insert(0, No())\n"
-        f"from seeall import cli; sys.exit(cli.run(['serve', {str(index)!r}]))\n"
-    )
+    code = f"""
+import importlib.util, sys
+from seeall import cli
+
+find, gone = importlib.util.find_spec, ("fastapi", "prometheus_client")
+importlib.util.find_spec = lambda name, *rest: None if name in gone else find(name, *rest)
+sys.exit(cli.run(["serve", {str(index)!r}]))
+"""
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 2, done.stderr
     assert done.stderr == "error: ssl serve needs fastapi, prometheus_client: pip install 'seeall[serve]'\n"

@@ -17,6 +17,7 @@ from seeall import __version__
 from seeall.index.server import figures, models, page
 from seeall.index.server.errors import Refusal, speak, wrong
 from seeall.index.server.guard import Guard, Limits
+from seeall.index.server.names import clean
 from seeall.index.server.service import Service
 from seeall.index.server.shelf import Hit
 from seeall.index.server.shelf import Query as Search
@@ -53,6 +54,7 @@ _REASONS = {
     401: "No token, or a wrong one.",
     403: "Asked by a name that is not this machine's, or by another site.",
     404: "There is no such thing.",
+    409: "The gallery is not calibrated.",
     408: "The request came in too slowly.",
     413: "Too many bytes or pixels.",
     415: "A body of another type.",
@@ -85,6 +87,7 @@ def make(service: Service, limits: Limits) -> Guard:
     _pages(app, service)
     _items(app, service)
     _search(app, service)
+    _faces(app, service)
     return Guard(app, limits, service.figures, STYLE)
 
 
@@ -111,7 +114,8 @@ def _pages(app: FastAPI, service: Service) -> None:
         """How the service is; needs no token."""
         shelf = service.shelf
         return models.Health(
-            status="stale" if shelf.stale else "ok", version=__version__, kind="index", name=shelf.name,
+            status="stale" if shelf.stale else "ok", version=__version__, name=shelf.name,
+            kind="gallery" if shelf.now.people else "index",
             items=len(shelf.now.index), dim=shelf.now.index.dim, generation=shelf.now.generation, filters=shelf.filters,
         )  # fmt: skip
 
@@ -193,6 +197,41 @@ def _search(app: FastAPI, service: Service) -> None:
         return openapi()
 
     app.openapi = with_ask  # type: ignore[method-assign]
+
+
+def _faces(app: FastAPI, service: Service) -> None:
+    @app.get("/v1/faces/people", responses=_faults(404))
+    async def people() -> models.People:
+        """Everybody of the gallery, and of how many pictures."""
+        known = service.shelf.now.people
+        if known is None:
+            raise Refusal(404, "no_gallery", "this is no gallery of people")
+        return models.People(people=[models.Person(name=clean(name), pictures=n) for name, n in known.known.items()])
+
+    @app.post(
+        "/v1/faces/identify",
+        responses=_faults(400, 404, 408, 409, 413, 415, 422),
+        openapi_extra={"requestBody": {"required": True, "content": _PICTURE}},
+    )
+    async def identify(request: Request, k: Annotated[int, Query(ge=1, le=models.MOST_K)] = 5) -> models.Faces:
+        """Who is on a picture: for each face the k people who are most like it, or nobody."""
+        cuts, faces = await service.faces(await sent(request))
+        if not cuts:
+            return models.Faces(faces=[])
+        hit = await service.find(Search(0, k, faces=faces))
+        told = []
+        for cut, matches in zip(cuts, hit.who):
+            candidates = [models.Candidate(person=clean(m.person), score=round(float(m.score), 6)) for m in matches]
+            best = candidates[0] if candidates else None
+            told.append(
+                models.Face(
+                    box=cut.box,
+                    person=best.person if best else None,
+                    score=best.score if best else None,
+                    candidates=candidates,
+                )
+            )
+        return models.Faces(faces=told)
 
 
 def _found(hit: Hit, k: int, page: int) -> models.Found:

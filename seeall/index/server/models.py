@@ -92,9 +92,16 @@ class Candidate(_Exact):
 class Face(_Exact):
     """Who is on a picture."""
 
+    box: tuple[int, int, int, int] | None = Field(description="x0, y0, x1, y1 in px; null: the whole picture")
     person: str | None = Field(description="null: unknown, nobody here is like enough")
     score: float | None
     candidates: list[Candidate] = Field(description="Best first; empty where the face is unknown.")
+
+
+class Faces(_Exact):
+    """The faces on a picture, from left to right where they are looked for."""
+
+    faces: list[Face]
 
 
 class Person(_Exact):

@@ -9,6 +9,7 @@ from seeall.index.engine import Gpu
 from seeall.index.server import wire
 from seeall.index.server.app import make
 from seeall.index.server.guard import Limits, is_loopback
+from seeall.index.server.people import Finding, whole
 from seeall.index.server.service import Service
 from seeall.types import SeeallError
 
@@ -24,11 +25,13 @@ def run(
     token: str = "",
     gpu: Gpu = "auto",
     most: int = 20 << 20,
+    finding: Finding = whole,
     ready: Callable[[str, Service], None],
 ) -> None:
     """Serve the index at `folder` until Ctrl-C or SIGTERM.
 
-    most: bytes of one request · ready: is called with the address once it answers
+    most: bytes of one request · finding: how faces are found, where the index is a gallery
+    ready: is called with the address once it answers
 
     Raises: SeeallError where the index cannot be opened, or the address not be listened to; where others than this
         machine could come and no token is asked of them.
@@ -42,7 +45,7 @@ def run(
         )
     listening = wire.listen(host, port)
     try:
-        service = Service(folder, gpu)
+        service = Service(folder, gpu, finding)
         shown = f"[{host}]" if ":" in host else host
         address = f"http://{shown}:{listening.getsockname()[1]}/"
         limits = Limits(token=token, local=local, body=most)

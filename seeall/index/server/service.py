@@ -15,6 +15,7 @@ from seeall.index.engine import Gpu
 from seeall.index.server.batch import Batcher, Full
 from seeall.index.server.errors import Refusal
 from seeall.index.server.figures import Figures
+from seeall.index.server.people import Cut, Finding, whole
 from seeall.index.server.pictures import Thumbs, read
 from seeall.index.server.shelf import Hit, Query, Shelf
 from seeall.training.embed import square
@@ -27,8 +28,8 @@ T = TypeVar("T")
 class Service:
     """The index at `folder`, ready to be asked. Raises: SeeallError where it cannot be opened."""
 
-    def __init__(self, folder: Path, gpu: Gpu = "auto") -> None:
-        self.shelf = Shelf(folder, gpu)
+    def __init__(self, folder: Path, gpu: Gpu = "auto", finding: Finding = whole) -> None:
+        self.shelf = Shelf(folder, gpu, finding)
         self.thumbs = Thumbs()
         self.figures = Figures(lambda: len(self.shelf.now.index), lambda: self.shelf.now.generation)
         self._pool = ThreadPoolExecutor(cores(), "pictures")
@@ -48,6 +49,20 @@ class Service:
         """A picture's file → (3, S, S) uint8, as the network of the index sees it. Raises Refusal."""
         size = self.shelf.now.eye.size
         return await self.aside(lambda: square(read(data, size), size))
+
+    async def faces(self, data: bytes) -> tuple[list[Cut], list[Tensor]]:
+        """A picture's file → the faces on it, and as the network sees them. Raises Refusal."""
+        shelf = self.shelf.now
+        if shelf.people is None:
+            raise Refusal(404, "no_gallery", "this is no gallery of people: there is nobody to be recognised")
+        people, size = shelf.people, shelf.eye.size
+
+        def look() -> tuple[list[Cut], list[Tensor]]:
+            faces = people.faces(read(data, size if people.whole else None))
+            return faces, [square(face.pixels, size) for face in faces]
+
+        people.require()
+        return await self.aside(look)
 
     async def find(self, query: Query) -> Hit:
         """The answer to `query`, in one batch with others who ask now. Raises Refusal."""

@@ -20,6 +20,7 @@ from seeall.index.manifest import NAME
 from seeall.index.segments import Floats, Ids, unit
 from seeall.index.server.errors import Refusal, without_paths
 from seeall.index.server.names import Names, clean
+from seeall.index.server.people import FILE, Finding, people_of, whole
 from seeall.index.store import Index, Item
 from seeall.training.embed import Eye
 from seeall.types import SeeallError
@@ -30,9 +31,9 @@ _LINGER = 60.0
 
 
 class Query(NamedTuple):
-    """One search. Exactly one of the three is given: an item, a vector (D,), pixels (3, S, S) uint8.
+    """One question. Exactly one of the four is given: an item, a vector (D,), pixels or faces (3, S, S) uint8.
 
-    first, last: which neighbours are wanted, from 0, last exclusive · where: a filter, or "".
+    first, last: which neighbours are wanted, or people for each face, from 0, last exclusive · where: a filter, or ""
     """
 
     first: int
@@ -41,16 +42,21 @@ class Query(NamedTuple):
     id: int | None = None
     vector: Vector | None = None
     pixels: Tensor | None = None
+    faces: Sequence[Tensor] | None = None
 
 
 class Hit(NamedTuple):
-    """Items and cosines, best first; query: the item that was asked for; more: whether there are others behind."""
+    """Items and cosines, best first; query: the item that was asked for; more: whether there are others behind.
+
+    who: for each face that was asked for, (person, score), best first
+    """
 
     items: list[Item]
     scores: list[float]
     query: Item | None
     more: bool
     shelf: Opened
+    who: Sequence[Sequence[Any]] = ()
 
 
 @final
@@ -60,8 +66,9 @@ class Opened:
     edition: what tells this index from another that was at its place
     """
 
-    def __init__(self, index: Index, eye: Eye) -> None:
+    def __init__(self, index: Index, eye: Eye, finding: Finding) -> None:
         self.index, self.eye = index, eye
+        self.people = people_of(index, eye, finding)
         self.names = Names(index.span())
         info = index.info()
         self.generation = int(info["generation"])
@@ -111,12 +118,12 @@ class Shelf:
     Raises: SeeallError where there is no index, or it cannot be opened.
     """
 
-    def __init__(self, folder: Path, gpu: Gpu = "auto") -> None:
-        self._folder, self._gpu = folder, gpu
+    def __init__(self, folder: Path, gpu: Gpu = "auto", finding: Finding = whole) -> None:
+        self._folder, self._gpu, self._finding = folder, gpu, finding
         self._stamp = _stamp(folder)
         index = Index.open(folder, gpu=gpu)
         try:
-            self.now = Opened(index, eye_of(index))
+            self.now = Opened(index, eye_of(index), self._finding)
         except BaseException:
             index.close()
             raise
@@ -157,13 +164,13 @@ class Shelf:
         try:
             if index.path == self._folder.resolve():
                 index.refresh()
-                self.now = Opened(index, eye)
+                self.now = Opened(index, eye, self._finding)
                 return
         except SeeallError:  # another index has taken its place, or what is there cannot be read
             pass
         fresh = Index.open(self._folder, gpu=self._gpu)
         try:
-            self.now = Opened(fresh, eye_of(fresh))
+            self.now = Opened(fresh, eye_of(fresh), self._finding)
         except BaseException:
             fresh.close()
             raise
@@ -178,11 +185,14 @@ class Shelf:
         seen = self._see(shelf, queries)
         for row, query in enumerate(queries):
             try:
-                if query.id is not None:
+                if query.faces is not None:
+                    found[row] = self._who(shelf, query, seen[row])
+                elif query.id is not None:
                     asked[row] = shelf.get(query.id)
                     vectors[row] = asked[row].vector
                 else:
-                    vectors[row] = _vector(seen[row] if query.pixels is not None else query.vector, shelf.index.dim)
+                    vector = query.vector if query.pixels is None else _only(seen[row])
+                    vectors[row] = _vector(vector, shelf.index.dim)
             except Refusal as fault:
                 found[row] = fault
         groups: dict[tuple[str, int], list[int]] = {}
@@ -202,19 +212,32 @@ class Shelf:
 
     @staticmethod
     def _see(shelf: Opened, queries: Sequence[Query]) -> Mapping[int, Floats | None]:
-        """Features of the queries that are pictures, None where the eye has another size than when they were cut."""
+        """Features (n, D) of a query's pictures, None where the eye has another size than when they were cut."""
         size = shelf.eye.size
-        rows = [row for row, query in enumerate(queries) if query.pixels is not None]
-        fit = [row for row in rows if tuple(queries[row].pixels.shape[1:]) == (size, size)]  # type: ignore[union-attr]
-        features: dict[int, Floats | None] = dict.fromkeys(rows)
-        if fit:
-            pixels = torch.stack([queries[row].pixels for row in fit])  # type: ignore[misc]
-            features.update(zip(fit, shelf.eye.see(pixels).numpy()))
-        return features
+        cut = {
+            row: [query.pixels] if query.pixels is not None else list(query.faces or [])
+            for row, query in enumerate(queries)
+            if query.pixels is not None or query.faces is not None
+        }
+        fit = [row for row, some in cut.items() if all(one.shape[1:] == (size, size) for one in some)]
+        together = [one for row in fit for one in cut[row]]
+        z = shelf.eye.see(torch.stack(together)).numpy() if together else np.empty((0, shelf.index.dim), np.float32)
+        parts = np.split(z, np.cumsum([len(cut[row]) for row in fit])[:-1]) if fit else []
+        return {**dict.fromkeys(cut), **dict(zip(fit, parts))}
+
+    @staticmethod
+    def _who(shelf: Opened, query: Query, z: Floats | None) -> Hit:
+        if z is None or shelf.people is None:
+            raise _changed()
+        try:
+            who = shelf.people.identify(z, query.last)
+        except SeeallError as fault:
+            raise shelf.refusal(fault, 422, "faces") from None
+        return Hit([], [], None, False, shelf, who)
 
     @staticmethod
     def _search(shelf: Opened, where: str, queries: Sequence[Query], vectors: Vector) -> list[Hit]:
-        most = len(shelf.index)
+        most = len(shelf.select(where)) if where else len(shelf.index)
         k = min(max(query.last for query in queries) + 1, most)
         if not k:
             return [Hit([], [], None, False, shelf) for _ in queries]
@@ -241,7 +264,7 @@ class Shelf:
 def _vector(vector: Vector | None, dim: int) -> Vector:
     """The same, in double precision; raises Refusal for what cannot be searched for."""
     if vector is None:
-        raise Refusal(503, "changed", "the index has just been replaced: ask again")
+        raise _changed()
     if len(vector) != dim:
         raise Refusal(422, "vector", f"vector: {len(vector)} numbers, where this index has {dim} dimensions")
     try:
@@ -253,10 +276,22 @@ def _vector(vector: Vector | None, dim: int) -> Vector:
     return vector.astype(np.float64)
 
 
-def _stamp(folder: Path) -> tuple[int, ...]:
-    """What changes whenever the manifest does."""
-    try:
-        found = (folder / NAME).stat()
-    except OSError:
-        return ()
-    return found.st_dev, found.st_ino, found.st_mtime_ns, found.st_size
+def _only(z: Floats | None) -> Floats | None:
+    return None if z is None else z[0]
+
+
+def _changed() -> Refusal:
+    return Refusal(503, "changed", "the index has just been replaced: ask again")
+
+
+def _stamp(folder: Path) -> tuple[tuple[int, ...], ...]:
+    """What changes whenever the manifest does, or what makes an index a gallery."""
+    found = list[tuple[int, ...]]()
+    for name in (NAME, FILE):
+        try:
+            about = (folder / name).stat()
+        except OSError:
+            found.append((0,))
+        else:
+            found.append((about.st_dev, about.st_ino, about.st_mtime_ns, about.st_size))
+    return tuple(found)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import re
 import time
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NamedTuple, final
 
@@ -85,11 +87,18 @@ class Opened:
         return Refusal(status, code, without_paths(str(fault), str(self.index.path), self.names.root or "/"))
 
     def select(self, where: str) -> Ids:
-        """The items that a filter lets through, ascending; all where it is "". Raises Refusal."""
+        """The items that a filter lets through, ascending; all where it is "". Raises Refusal.
+
+        Conditions on the path are refused: by asking often enough, the folders of the disk could be guessed.
+        """
         if not where:
             return self.index.ids
         asked: Any = self.index
         try:
+            if re.search(r"\bpath\b", import_module("seeall.index.where").parse(where).sql):
+                raise Refusal(
+                    422, "filter", "where: the path is not told here; the label, the id and other columns are"
+                )
             return np.sort(asked.select(where))
         except SeeallError as fault:
             raise self.refusal(fault, 422, "filter") from None

@@ -221,6 +221,11 @@ class Index:
         """(n,) int64, ascending."""
         return self._snapshot.ids
 
+    def span(self) -> tuple[str, str] | None:
+        """The first and the last absolute path, by their bytes: what both begin with, all do. None: there is none."""
+        with self._steady() as snapshot:
+            return snapshot.items.span(snapshot.manifest.generation)
+
     def require_model(self, digest: str) -> None:
         """Raises SeeallError unless the vectors here come from the model with this digest."""
         if digest != self._snapshot.manifest.model:
@@ -259,11 +264,6 @@ class Index:
         records = [r for r in found if r]
         vectors = rows.gather(rows.find(np.array([r.id for r in records], np.int64)))
         return [Item(r.id, r.path, r.label, json.loads(r.metadata), v) for r, v in zip(records, vectors)]
-
-    def span(self) -> tuple[str, str] | None:
-        """The first and the last absolute path, by their bytes: what both begin with, all do. None: there is none."""
-        with self._steady() as snapshot:
-            return snapshot.items.span(snapshot.manifest.generation)
 
     def info(self) -> dict[str, Any]:
         """What `ssl index info` reports: flat names, plain values."""

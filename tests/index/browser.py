@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import itertools
 import json
 import shutil
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 PROGRAM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-PATIENCE = 60.0
+PATIENCE = 20.0
 
 
 class Browser:
@@ -42,14 +43,15 @@ class Browser:
         while not pages:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/json") as answer:
                 pages = [page for page in json.load(answer) if page["type"] == "page"]
-        self._socket = connect(pages[0]["webSocketDebuggerUrl"], max_size=None)
+        self._open = contextlib.ExitStack()
+        self._socket = self._open.enter_context(connect(pages[0]["webSocketDebuggerUrl"], max_size=None))
         self._numbers = itertools.count(1)
         self.errors: list[str] = []
         for domain in ("Page", "Runtime", "Log", "DOM"):
             self.send(f"{domain}.enable")
 
     def close(self) -> None:
-        self._socket.close()
+        self._open.close()
         self._process.terminate()
         self._process.wait(20)
 
@@ -77,15 +79,14 @@ class Browser:
         assert "exceptionDetails" not in told, told
         return told["result"].get("value")
 
-    def until(self, script: str) -> Any:
-        """Wait until an expression is true, and return it."""
+    def until(self, script: str) -> None:
+        """Wait until an expression is true."""
         end = time.monotonic() + PATIENCE
-        while not (found := self.do(f"document.readyState === 'complete' && ({script})")):
+        while not self.do(f"document.readyState === 'complete' && !!({script})"):
             assert time.monotonic() < end, (
                 f"never: {script}; {self.do('document.body.innerText')[:400]!r}, {self.errors}"
             )
             time.sleep(0.05)
-        return found
 
     def drop(self, file: Path) -> None:
         """Let go of a file over the page, as a hand would."""

@@ -190,7 +190,7 @@ def test_fits_and_is_named(browser: Browser, place: Place, width: int, phone: bo
     for address in ("/", "/?id=3"):
         browser.open(place.url + address)
         browser.until(READY)
-        assert browser.do("document.documentElement.scrollWidth <= innerWidth")
+        assert browser.do("document.documentElement.scrollWidth") <= width
         assert browser.do("getComputedStyle(document.body).backgroundColor") == (
             "rgb(21, 21, 23)" if dark else "rgb(246, 246, 247)"
         )

@@ -114,7 +114,7 @@ def test_a_picture_that_is_chosen_or_pasted(browser: Browser, place: Place, inde
     browser.until(f"location.search.startsWith('?picture=') && {READY} && {QUERY} === '012.png'")
     assert browser.do(IDS)[0] == 13
     browser.do(
-        f"fetch('/v1/items/22/thumb?side=60').then(a => a.blob()).then(b => {{ const d = new DataTransfer();"
+        "fetch('/v1/items/22/thumb?side=60').then(a => a.blob()).then(b => { const d = new DataTransfer();"
         " d.items.add(new File([b], 'pasted.jpg', { type: 'image/jpeg' }));"
         " document.dispatchEvent(new ClipboardEvent('paste', { clipboardData: d, bubbles: true })); })"
     )
@@ -243,17 +243,17 @@ def test_nothing_from_elsewhere(browser: Browser, place: Place) -> None:
 
 def test_a_face_is_named(browser: Browser, tmp_path: Path) -> None:
     gallery = pytest.importorskip("seeall.index.faces.gallery", reason="no galleries here")
-    from seeall.data.pictures import find
     from seeall.index.faces.enrol import enrol
+
+    from seeall.data.decode import decode
+    from seeall.data.pictures import find
 
     run = network(tmp_path / "net.safetensors")
     photos(tmp_path / "people", 8)
     photos(tmp_path / "strangers", 30, first=100)
     with gallery.Gallery.create(tmp_path / "g", run) as made:
         enrol(made, find(str(tmp_path / "people")), None)
-        others = [path for path in sorted((tmp_path / "strangers").rglob("*.png"))]
-        from seeall.data.decode import decode
-
+        others = sorted((tmp_path / "strangers").rglob("*.png"))
         made.calibrate(made.see([decode(path) for path in others]), [path.stem for path in others], 0.1)
     with served(tmp_path / "g") as place:
         told = place.post("/v1/faces/identify", others[0].read_bytes()).json["faces"]

@@ -12,7 +12,7 @@ import sys
 from seeall import __version__
 from seeall.data.pixels import cores, free_memory
 
-_EXTRAS = {"timm": "timm", "av": "video"}
+_EXTRAS = {"timm": "timm", "av": "video", "fastapi": "serve"}
 
 
 def examine() -> dict[str, str]:

@@ -191,6 +191,36 @@ def test_slow_bodies(place: Place) -> None:
     assert b" 408 " in told and b'"too_slow"' in told
 
 
+def test_clients_that_do_not_read(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked for much, read nothing: hung up on, before all has been said."""
+    monkeypatch.setattr(wire.Protocol, "read_seconds", 0.5)
+    size = len(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    with served(index) as place, socket.socket() as sock:
+        page = len(place.get("/").body)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        sock.settimeout(10)
+        sock.connect(("127.0.0.1", place.port))
+        sock.sendall(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n" * 600)
+        time.sleep(3)
+        assert place.get("/v1/health").status == 200
+        assert len(everything(sock)) < 600 * page and size * 600 < 65536
+
+
+def test_answers_that_take_too_long(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with served(index, Limits(seconds=0.5)) as place:
+        eye = place.service.shelf.now.eye
+        see, slow = eye.see, [True]
+        monkeypatch.setattr(eye, "see", lambda pixels: (slow[0] and time.sleep(2)) or see(pixels))
+        file = io.BytesIO()
+        Image.fromarray(np.zeros((40, 40, 3), np.uint8)).save(file, "PNG")
+        start = time.monotonic()
+        answer = place.post("/v1/search", file.getvalue())
+        assert (answer.status, answer.json["error"]["code"]) == (503, "too_slow") and time.monotonic() - start < 1.9
+        slow[0] = False
+        time.sleep(2)
+        assert place.post("/v1/search", file.getvalue()).status == 200
+
+
 def test_clients_that_go_away(place: Place) -> None:
     for _ in range(5):
         with place.raw() as sock:

@@ -33,9 +33,12 @@ class Protocol(H11Protocol):
     """One connection: HTTP/1.1 by h11.
 
     head_seconds: how long the head of a request may take, from the beginning of its connection or its own first byte
+    read_seconds: for how long the other side may leave unread what is said to it
     """
 
     head_seconds = 10.0
+    read_seconds = 20.0
+    _unread: asyncio.TimerHandle | None = None
     _watch: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
@@ -60,6 +63,24 @@ class Protocol(H11Protocol):
         """Nothing is waited for any more."""
         super().connection_lost(exc)
         self._stop()
+
+    def pause_writing(self) -> None:
+        """What is said is not read: not for ever."""
+        super().pause_writing()
+        if self._unread is None:
+            self._unread = self.loop.call_later(self.read_seconds, self.transport.abort)
+
+    def resume_writing(self) -> None:
+        """It is read after all."""
+        super().resume_writing()
+        if self._unread is not None:
+            self._unread.cancel()
+            self._unread = None
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Hang up on who asks nothing more, also where the last answer was not read."""
+        super().timeout_keep_alive_handler()
+        self.loop.call_later(self.read_seconds, self.transport.abort)
 
     def send_400_response(self, msg: str) -> None:
         """What is no HTTP, answered in our envelope."""
@@ -157,7 +178,7 @@ def server(app: Any, ready: Callable[[], None]) -> Server:
     """What answers with `app`: `run(sockets=[…])` does until a signal comes, or until its `should_exit` is set."""
     config = uvicorn.Config(
         app, http=Protocol, ws="none", loop="asyncio", lifespan="on", log_config=None, access_log=False,
-        server_header=False, date_header=True, timeout_keep_alive=IDLE_SECONDS, timeout_graceful_shutdown=GRACE,
+        log_level="error", server_header=False, timeout_keep_alive=IDLE_SECONDS, timeout_graceful_shutdown=GRACE,
         h11_max_incomplete_event_size=_HEAD, proxy_headers=False, backlog=CONNECTIONS,
     )  # fmt: skip
     return Server(config, ready)

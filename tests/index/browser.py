@@ -33,27 +33,43 @@ class Browser:
             ],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
         )  # fmt: skip
+        self._open = contextlib.ExitStack()
+        self._open.callback(self._end)
+        self.errors: list[str] = []
+        self._numbers = itertools.count(1)
+        try:
+            self._socket = self._open.enter_context(connect(self._page(folder), max_size=None))
+            for domain in ("Page", "Runtime", "Log", "DOM"):
+                self.send(f"{domain}.enable")
+        except BaseException:
+            self.close()
+            raise
+
+    def _page(self, folder: Path) -> str:
+        """Where the one page listens."""
         told = folder / "DevToolsActivePort"
         until = time.monotonic() + PATIENCE
         while not (told.exists() and len(told.read_text().splitlines()) == 2):
             assert self._process.poll() is None and time.monotonic() < until, "the browser does not start"
             time.sleep(0.05)
         port = told.read_text().splitlines()[0]
-        pages: list[dict[str, Any]] = []
-        while not pages:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/json") as answer:
+        while True:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/json", timeout=PATIENCE) as answer:
                 pages = [page for page in json.load(answer) if page["type"] == "page"]
-        self._open = contextlib.ExitStack()
-        self._socket = self._open.enter_context(connect(pages[0]["webSocketDebuggerUrl"], max_size=None))
-        self._numbers = itertools.count(1)
-        self.errors: list[str] = []
-        for domain in ("Page", "Runtime", "Log", "DOM"):
-            self.send(f"{domain}.enable")
+            if pages:
+                return str(pages[0]["webSocketDebuggerUrl"])
+            assert time.monotonic() < until, "the browser has no page"
+
+    def _end(self) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
 
     def close(self) -> None:
         self._open.close()
-        self._process.terminate()
-        self._process.wait(20)
 
     def send(self, method: str, **params: Any) -> dict[str, Any]:
         number = next(self._numbers)

@@ -134,12 +134,12 @@ def test_extra_that_is_missing(index: Path, tmp_path: Path) -> None:
     """A Python in which fastapi cannot be found."""
     code = f"""
 import importlib.util, sys
-from seeall import cli
 
 find, gone = importlib.util.find_spec, ("fastapi", "prometheus_client")
 importlib.util.find_spec = lambda name, *rest: None if name in gone else find(name, *rest)
+from seeall import cli
 sys.exit(cli.run(["serve", {str(index)!r}]))
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 2, done.stderr
     assert done.stderr == "error: ssl serve needs fastapi, prometheus_client: pip install 'seeall[serve]'\n"

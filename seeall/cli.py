@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from seeall import __version__
-from seeall.commands import data, faces, finetune, heads, index, pretrain, see
+from seeall.commands import data, faces, finetune, heads, index, pretrain, see, serve
 from seeall.commands.common import Json, Overwrite, Quiet, first, listen, tell
 from seeall.types import SeeallError
 
@@ -32,6 +32,7 @@ _main.command()(heads.export)
 _main.add_typer(index.group, name="index")
 _main.command()(index.search)
 _main.add_typer(faces.group, name="faces")
+_main.command()(serve.serve)
 _main.add_typer(data.group, name="data")
 
 

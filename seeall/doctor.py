@@ -12,7 +12,12 @@ import sys
 from seeall import __version__
 from seeall.data.pixels import cores, free_memory
 
-_EXTRAS = {"timm": ("timm", "timm"), "av": ("av", "video"), "opencv-python-headless": ("cv2", "faces")}
+_EXTRAS = {
+    "timm": ("timm", "timm"),
+    "av": ("av", "video"),
+    "opencv-python-headless": ("cv2", "faces"),
+    "fastapi": ("fastapi", "serve"),
+}
 """Package → what is imported of it, and the extra that installs it."""
 
 

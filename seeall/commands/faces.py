@@ -248,8 +248,8 @@ def _begun(gallery: Path, run: Path | None, find: str | None, score: str | None)
         )
     name, where = _named(find or "none")
     settings = Settings(score=check(score or "best"), find=name, find_run=where)
-    finder = _finder(name, where)
-    return Gallery.create(gallery, run, settings), finder
+    finding = finder(name, where)
+    return Gallery.create(gallery, run, settings), finding
 
 
 def _opened(
@@ -273,7 +273,7 @@ def _opened(
                 f"the gallery {gallery} was made with --find {settings.find_run or settings.find}, and what is cut out"
                 f" otherwise looks otherwise: leave --find {find or where} out, or enrol the people in a new gallery"
             )
-        return opened, _finder(name, where)
+        return opened, finder(name, where)
     except BaseException:
         opened.close()
         raise
@@ -297,7 +297,8 @@ def _named(find: str) -> tuple[str, str | None]:
     return hashlib.sha256(file.read_bytes()).hexdigest()[:16], str(path.absolute())
 
 
-def _finder(name: str, where: str | None) -> Finder | None:
+def finder(name: str, where: str | None) -> Finder | None:
+    """What finds faces, by what a gallery remembers of it: a name and a head's folder; None: pictures are faces."""
     if name == "none":
         return None
     from seeall.index.faces.find import boxed, opencv

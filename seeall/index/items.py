@@ -208,6 +208,12 @@ class Items:
         found = self._read("SELECT seq FROM sqlite_sequence WHERE name = 'items'", ())
         return int(found[0][0]) if found else 0
 
+    def span(self, generation: int) -> tuple[str, str] | None:
+        """The first and the last absolute path of `generation`, by their bytes; None where there is none."""
+        query = "SELECT path FROM items WHERE path >= '/' AND path < '0' AND {} ORDER BY path {} LIMIT 1"
+        found = [self._read(query.format(_ALIVE, way), (generation, generation)) for way in ("ASC", "DESC")]
+        return (str(found[0][0][0]), str(found[1][0][0])) if all(found) else None
+
     def integrity(self) -> list[str]:
         """What SQLite itself finds wrong."""
         try:

@@ -251,6 +251,11 @@ class Index:
         """(n,) int64, ascending."""
         return self._snapshot.ids
 
+    def span(self) -> tuple[str, str] | None:
+        """The first and the last absolute path, by their bytes: what both begin with, all do. None: there is none."""
+        with self.reading() as snapshot:
+            return snapshot.items.span(snapshot.manifest.generation)
+
     def require_model(self, digest: str) -> None:
         """Raises SeeallError unless the vectors here come from the model with this digest."""
         if digest != self._snapshot.manifest.model:

@@ -223,8 +223,9 @@ class Index:
 
     def span(self) -> tuple[str, str] | None:
         """The first and the last absolute path, by their bytes: what both begin with, all do. None: there is none."""
-        with self._steady() as snapshot:
-            return snapshot.items.span(snapshot.manifest.generation)
+        _ = self._snapshot  # a fork may have left the lock taken: what is wrong there is said before
+        with self._swapping:
+            return self._snapshot.items.span(self._snapshot.manifest.generation)
 
     def require_model(self, digest: str) -> None:
         """Raises SeeallError unless the vectors here come from the model with this digest."""

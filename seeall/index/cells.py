@@ -9,6 +9,7 @@ large as they are in the sample that the centroids were learnt from. The fewest 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import faiss as _faiss
@@ -22,45 +23,50 @@ PER_CELL = 64
 """Vectors per cell that the centroids are learnt from."""
 _ITERATIONS = 10
 _SEED = 1234
-_CENTROID = 0.5
+_CENTROID = 0.2
 """What comparing with a centroid costs beside comparing with a vector: centroids lie close together in memory."""
 
 
 class Cells(NamedTuple):
-    """centroids: (nlist, D); nprobe: cells to read per query; compared: vectors that a query is compared with."""
+    """centroids: (nlist, D); nprobe: cells to read per query; cost: of a query, in comparisons with whole vectors."""
 
     centroids: Floats
     nprobe: int
-    compared: float
+    cost: float
 
 
 def numbers(count: int) -> list[int]:
     """Numbers of cells worth trying for `count` vectors, ascending.
 
     >>> numbers(10_000), numbers(1_000_000)
-    ([100, 200, 256], [1000, 2000, 4000])
+    ([50, 100, 200, 256], [500, 1000, 2000, 4000])
     """
     most = max(1, count // 39)
-    return sorted({max(1, min(round(share * math.sqrt(count)), most)) for share in (1, 2, 4)})
+    return sorted({max(1, min(round(share * math.sqrt(count)), most)) for share in (0.5, 1, 2, 4)})
 
 
-def choose(sample: Floats, count: int, queries: Floats, near: Floats, recall: float) -> Cells:
-    """The cells with which a search of `count` vectors compares least.
+def choose(
+    sample: Floats, count: int, queries: Floats, near: Floats, recall: float, costs: Sequence[float]
+) -> list[Cells]:
+    """The cells with which a search of `count` vectors costs least, for each cost of comparing with one in a cell.
 
     sample: (n, D) of the vectors; queries: (q, D), held out; near: (q, k, D), their true neighbours; recall: the
-    share of those that has to be found.
+    share of those that has to be found; costs: beside a whole vector, which costs 1.
     """
-    best: Cells | None = None
+    best: list[Cells] = []
     for number in numbers(count):
-        found = _try(sample, count, queries, near, recall, number)
-        if best and found.compared >= best.compared:
+        centroids, nprobe, read = _try(sample, count, queries, near, recall, number)
+        found = [Cells(centroids, nprobe, _CENTROID * number + cost * read) for cost in costs]
+        if best and all(new.cost >= old.cost for new, old in zip(found, best)):
             break
-        best = found
-    assert best is not None
+        best = [min(pair, key=lambda c: c.cost) for pair in zip(best, found)] if best else found
     return best
 
 
-def _try(sample: Floats, count: int, queries: Floats, near: Floats, recall: float, number: int) -> Cells:
+def _try(
+    sample: Floats, count: int, queries: Floats, near: Floats, recall: float, number: int
+) -> tuple[Floats, int, float]:
+    """Centroids (number, D), how many cells to read for a query, and how many vectors these hold."""
     step = max(1, len(sample) // (number * PER_CELL))
     learnt = np.ascontiguousarray(sample[::step])
     kmeans = faiss.Kmeans(
@@ -77,4 +83,4 @@ def _try(sample: Floats, count: int, queries: Floats, near: Floats, recall: floa
     ranks = np.sort(np.take_along_axis(rank, homes, 1).ravel())
     nprobe = int(ranks[min(math.ceil(recall * len(ranks)), len(ranks)) - 1]) + 1 if len(ranks) else number
     read = sizes[order[:, :nprobe]].sum(1).mean() if len(order) else count
-    return Cells(centroids, nprobe, _CENTROID * number + float(read))
+    return centroids, nprobe, float(read)

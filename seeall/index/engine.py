@@ -1,7 +1,7 @@
 """Searching a FAISS structure on a CPU or a GPU.
 
-Knows vectors and positions only. Every structure answers inner products of unit vectors, which are cosines. A file of
-one is mapped into memory, not read: it is open at once, and what is never looked at is never loaded.
+Knows vectors and positions only. Every structure answers inner products of unit vectors, which are cosines. A large
+file is mapped into memory, not read: it is open at once, and what is never looked at is never loaded.
 
 FAISS's own search parameters are passed with each call and never stored, so threads do not disturb each other. Its
 GPU structures ignore selectors without a word: there we ask for more and filter.
@@ -35,6 +35,8 @@ _GPU_MOST = 2048
 """Most neighbours and most probes that a GPU index gives."""
 _GPU_SPARE = 64
 """Beside twice as many neighbours as wanted, how many more are asked of a GPU where some are removed."""
+_MAPPED = 32 << 20
+"""Bytes from which a file is mapped and not read: walking a small graph takes a tenth longer when it is mapped."""
 _PROCESS = os.getpid()
 """A child forked from this process lacks the threads of its OpenMP, and would wait for them for ever."""
 
@@ -48,11 +50,11 @@ def save(index: Any, file: BinaryIO) -> None:
 
 
 def load(file: BinaryIO) -> Any:
-    """An index from an open file, mapped into memory where the system lets it. Raises OSError where it is none."""
+    """An index from an open file; a large one is mapped into memory where the system lets it. Raises OSError."""
     file.seek(0)
     held = Path(f"/proc/self/fd/{file.fileno()}")  # the file may have lost its name since it was opened
     try:
-        if held.exists():
+        if os.fstat(file.fileno()).st_size > _MAPPED and held.exists():
             return faiss.read_index(str(held), faiss.IO_FLAG_MMAP_IFC)
         return faiss.read_index(faiss.PyCallbackIOReader(file.read))
     except RuntimeError as error:
@@ -72,6 +74,7 @@ class Engine:
         self._index, self._positions, self._effort = index, positions, dict(search or {})
         self._gpu, self._must = _to_gpu(index, gpu), gpu == "on"
         self._gpu_lock = Lock()
+        self._kept: _Those | None = None
 
     @classmethod
     def exact(cls, blocks: Blocks, dim: int, gpu: Gpu) -> Engine:
@@ -101,7 +104,7 @@ class Engine:
     @property
     def precise(self) -> bool:
         """Whether FAISS's own scores are those of whole vectors."""
-        return self.factor == 1
+        return "factor" not in self._effort
 
     @property
     def on_gpu(self) -> bool:
@@ -118,40 +121,45 @@ class Engine:
         """Whether it is a graph, which leads to what is near and not to what fulfils a condition."""
         return "efSearch" in self._effort
 
-    @property
-    def factor(self) -> int:
-        """How many times as many as wanted are proposed."""
-        return self._effort.get("factor", 1)
+    def proposals(self, k: int, spare: int) -> int:
+        """How many to propose where k are wanted: `spare` more, or a few times as many where they are codes."""
+        return max(k + spare, k * self._effort.get("factor", 1))
 
-    def search(self, queries: Floats, k: int, alive: Mask | None = None) -> tuple[Ids, Floats]:
+    def search(self, queries: Floats, k: int, alive: Mask | None = None, spare: int = 0) -> tuple[Ids, Floats]:
         """The k vectors closest to each of `queries` (n, D), as the structure sees them.
 
-        alive: (N,) bool over all positions; those that are False are not found. A structure of codes proposes a few
-        times k, by how much it has to.
+        alive: (N,) bool over all positions; those that are False are not found. spare: see `proposals`.
 
         Returns: positions (n, m), -1 where there are no more, and FAISS's own scores (n, m), best first.
         """
         mind_the_fork()
-        if alive is not None and self._positions is not None:
-            alive = alive[self._positions]
-        k = min(k, self._index.ntotal if alive is None else int(alive.sum()))
-        if not k:
+        those = None if alive is None else self._those(alive)
+        number = self._index.ntotal if those is None else those.number
+        most = min(self.proposals(k, spare), number)
+        if not most:
             return np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32)
-        found = self._search_gpu(self._gpu, queries, k, alive) if self._gpu else None
-        places, scores = found or self._search_cpu(queries, k, alive, self._effort)
+        found = self._search_gpu(self._gpu, queries, most, those) if self._gpu else None
+        places, scores = found or self._search_cpu(queries, most, those, self._effort)
         if self._positions is not None:
             places = np.where(places < 0, -1, self._positions[places])
         return places, scores
 
-    def _search_cpu(self, queries: Floats, k: int, alive: Mask | None, effort: dict[str, int]) -> tuple[Ids, Floats]:
+    def _those(self, alive: Mask) -> _Those:
+        """What FAISS has to know of a mask, kept as long as the same one is asked for."""
+        kept = self._kept
+        if kept is None or kept.alive is not alive:
+            here = alive if self._positions is None else alive[self._positions]
+            selector = faiss.IDSelectorBitmap(np.packbits(here, bitorder="little"))
+            self._kept = kept = _Those(alive, here, int(here.sum()), selector)
+        return kept
+
+    def _search_cpu(self, queries: Floats, k: int, those: _Those | None, effort: dict[str, int]) -> tuple[Ids, Floats]:
         """Search; where so much effort finds fewer than k, take twice as much."""
-        chosen = None if alive is None else faiss.IDSelectorBitmap(np.packbits(alive, bitorder="little"))
-        scores, places = answer(self._index, queries, k, effort, chosen)
-        short = np.flatnonzero((places[:, :k] < 0).any(1))
+        scores, places = answer(self._index, queries, k, effort, those and those.selector)
+        short = np.flatnonzero((places < 0).any(1))
         more = self._more(effort)
         if len(short) and more != effort:
-            again, rough = self._search_cpu(queries[short], k, alive, more)
-            places[short], scores[short] = again[:, : places.shape[1]], rough[:, : places.shape[1]]
+            places[short], scores[short] = self._search_cpu(queries[short], k, those, more)
         return places, scores
 
     def _more(self, effort: dict[str, int]) -> dict[str, int]:
@@ -159,17 +167,16 @@ class Engine:
         most = {"nprobe": getattr(self._index, "nlist", 1), "efSearch": self._index.ntotal}
         return {name: min(2 * value, most[name]) if name in most else value for name, value in effort.items()}
 
-    def _search_gpu(self, gpu: _OnGpu, queries: Floats, k: int, alive: Mask | None) -> tuple[Ids, Floats] | None:
+    def _search_gpu(self, gpu: _OnGpu, queries: Floats, k: int, those: _Those | None) -> tuple[Ids, Floats] | None:
         """The same on a GPU, which knows no selectors: what is left of more than k, and short rows from the CPU.
 
         None where it cannot; SeeallError where it must.
         """
         nprobe = self._effort.get("nprobe", 0)
-        wanted = k * self.factor
-        if max(wanted, nprobe) > _GPU_MOST:
+        if max(k, nprobe) > _GPU_MOST:
             return None
-        gone = 0 if alive is None else self._index.ntotal - int(alive.sum())
-        asked = min(wanted + gone, 2 * wanted + _GPU_SPARE, _GPU_MOST, self._index.ntotal)
+        gone = 0 if those is None else self._index.ntotal - those.number
+        asked = min(k + gone, 2 * k + _GPU_SPARE, _GPU_MOST, self._index.ntotal)
         params = faiss.SearchParametersIVF(nprobe=nprobe) if nprobe else None
         try:
             with self._gpu_lock:
@@ -183,16 +190,23 @@ class Engine:
             self._gpu = None
             return None
         good = places >= 0
-        if alive is not None:
-            good &= alive[places]
-        order = np.argsort(~good, axis=1, kind="stable")[:, : min(wanted, asked)]
+        if those is not None:
+            good &= those.here[places]
+        order = np.argsort(~good, axis=1, kind="stable")[:, :k]
         short = np.flatnonzero(good.sum(1) < k)
         places, scores = np.take_along_axis(np.where(good, places, -1), order, 1), np.take_along_axis(scores, order, 1)
         if len(short):
-            again, rough = self._search_cpu(queries[short], k, alive, self._effort)
-            wide = places.shape[1]
-            places[short], scores[short] = again[:, :wide], rough[:, :wide]
+            places[short], scores[short] = self._search_cpu(queries[short], k, those, self._effort)
         return places, scores
+
+
+class _Those(NamedTuple):
+    """Of a mask over positions: itself, that over the numbers in FAISS's index, how many are true, FAISS's selector."""
+
+    alive: Mask
+    here: Mask
+    number: int
+    selector: Any
 
 
 class _OnGpu(NamedTuple):

@@ -27,7 +27,7 @@ RECALL = 0.99
 SMALL = 1_000
 """Vectors below which search is exact whatever is asked for: there is nothing to gain."""
 LINKS = 32
-"""Of each vector in the graph, M of the paper; twice as many in its lowest layer."""
+"""Most of each vector in the graph, M of the paper; twice as many in its lowest layer."""
 _ROOM = 0.5
 """Share of the machine's memory that a structure takes at most where no limit is given."""
 _ID = 8

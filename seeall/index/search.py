@@ -15,11 +15,11 @@ import numpy as np
 from seeall.console import log
 from seeall.index.engine import Engine, Gpu, faiss
 from seeall.index.manifest import Projection
-from seeall.index.segments import Floats, Ids, ordered
+from seeall.index.segments import Floats, Ids, Mask, ordered
 from seeall.index.selection import Selection
 from seeall.index.snapshot import Snapshot
 
-_SLACK = 8
+_SLACK = 2
 """Candidates beyond k, so that rounding inside FAISS does not decide who is the last."""
 _TIES = 1024
 """Candidates beyond k where more than _SLACK are as close as the last. A tie wider than this among the
@@ -43,7 +43,9 @@ class Searcher:
         projection = snapshot.manifest.projection
         self._trained = _trained(snapshot, projection, gpu) if projection else None
         covered = projection.rows if projection and self._trained else 0
-        self._covered = alive & (np.arange(len(rows)) < covered)
+        self._covered: Mask | None = alive & (np.arange(len(rows)) < covered)
+        if self._trained and int(self._covered.sum()) == self._trained.count:
+            self._covered = None  # all that the file holds may be found
         self._exact = Engine.exact(lambda: rows.blocks(alive, covered), dim, gpu)
 
     @property
@@ -77,37 +79,39 @@ class Searcher:
         places, scores = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
         doubtful: list[Ids] = []
         for part in _parts(len(queries), k + _SLACK):
-            places[part], scores[part], doubt = self._best(queries[part], k, k + _SLACK, only)
+            places[part], scores[part], doubt = self._best(queries[part], k, _SLACK, only)
             doubtful.append(part[doubt])
         again = np.concatenate([np.empty(0, np.int64), *doubtful])
         for part in _parts(len(again), k + _TIES):
-            places[again[part]], scores[again[part]], _ = self._best(queries[again[part]], k, k + _TIES, only)
+            places[again[part]], scores[again[part]], _ = self._best(queries[again[part]], k, _TIES, only)
         short = np.flatnonzero((places < 0).any(1))
         if len(short):  # a graph may lead to fewer than there are
             places[short], scores[short] = self._compare(queries[short], k, only)
         return self._snapshot.rows.ids[places], scores
 
-    def _best(self, queries: Floats, k: int, proposed: int, only: Selection | None) -> tuple[Ids, Floats, Ids]:
+    def _best(self, queries: Floats, k: int, spare: int, only: Selection | None) -> tuple[Ids, Floats, Ids]:
         """Positions, cosines, and the numbers of the queries for which more candidates might change the answer."""
-        proposals = list(self._proposed(queries, proposed, only))
+        proposals = list(self._proposed(queries, k, spare, only))
         found = np.concatenate([places for _, places, _ in proposals], 1)
         places, scores = ordered(found, self._snapshot.rows.products(queries, found), k)
         doubt = np.zeros(len(queries), bool)
         for engine, _, rough in proposals:
-            if engine.precise and proposed <= rough.shape[1] < engine.count:
+            if engine.precise and k + spare <= rough.shape[1] < engine.count:
                 doubt |= rough[:, -1] >= scores[:, -1] - _ROUNDING
         return places, scores, np.flatnonzero(doubt)
 
-    def _proposed(self, queries: Floats, k: int, only: Selection | None) -> Iterator[tuple[Engine, Ids, Floats]]:
+    def _proposed(
+        self, queries: Floats, k: int, spare: int, only: Selection | None
+    ) -> Iterator[tuple[Engine, Ids, Floats]]:
         """Who proposes, positions (n, m), -1 where there are no more, and FAISS's own scores (n, m)."""
         if only and only.gathered:
-            yield only.gathered, *only.gathered.search(queries, k)
+            yield only.gathered, *only.gathered.search(queries, k, spare=spare)
             return
-        yield self._exact, *self._exact.search(queries, k, only and only.mask)
+        yield self._exact, *self._exact.search(queries, k, only and only.mask, spare)
         if self._trained and only:
-            yield self._trained, *only.through(self._trained, queries, k, self._covered)
+            yield self._trained, *only.through(self._trained, queries, k, self._covered, spare)
         elif self._trained:
-            yield self._trained, *self._trained.search(queries, k, self._covered)
+            yield self._trained, *self._trained.search(queries, k, self._covered, spare)
 
     def _compare(self, queries: Floats, k: int, only: Selection | None) -> tuple[Ids, Floats]:
         """Positions (n, k) and cosines (n, k) by comparing `queries` (n, D) with every row that may be found."""

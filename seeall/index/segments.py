@@ -94,16 +94,21 @@ class Stack:
 
         Each is summed by itself, so it does not depend on what else is asked; none is above one.
         """
-        queries, found = np.ascontiguousarray(queries), np.full(positions.shape, -np.inf, np.float32)
         n, m = positions.shape
-        for number in np.unique(np.searchsorted(self.starts, positions[positions >= 0], side="right") - 1):
-            part, start = self.parts[number], self.starts[number]
-            here = (positions >= start) & (positions < start + len(part))
-            local, products = np.where(here, positions - start, -1), np.empty((n, m), np.float32)
-            pointers = [faiss.swig_ptr(array) for array in (products, queries, part, local)]
-            faiss.fvec_inner_products_by_idx(*pointers, self.dim, n, m)
-            found[here] = products[here].clip(-1, 1)
-        return found
+        wanted = positions.ravel()
+        found = np.full(n * m, -np.inf, np.float32)
+        where = np.searchsorted(self.starts, wanted, side="right") - 1
+        order = np.argsort(where.astype(np.int32), kind="stable")
+        ends = np.searchsorted(where[order], np.arange(-1, len(self.parts)), side="right")
+        queries, rows = np.ascontiguousarray(queries), order // m
+        for part, start, first, last in zip(self.parts, self.starts, ends, ends[1:]):
+            if first < last:
+                here, products = order[first:last], np.empty(last - first, np.float32)
+                given = (queries, rows[first:last], part, wanted[here] - start)
+                pointers = [faiss.swig_ptr(array) for array in (*given, products)]
+                faiss.pairwise_indexed_inner_product(self.dim, len(here), *pointers)
+                found[here] = products.clip(-1, 1)
+        return found.reshape(n, m)
 
     def blocks(self, keep: Mask, first: int = 0) -> Iterator[tuple[Ids, Floats]]:
         """The rows that `keep` (N,) holds true, from position `first` on, a part at a time.

@@ -43,14 +43,14 @@ class Selection:
         self.gathered = Engine.exact(lambda: rows.blocks(self.mask), dim, "off") if few else None
         self._cells: _Cells | None = None
 
-    def through(self, engine: Engine, queries: Floats, k: int, alive: Mask) -> tuple[Ids, Floats]:
-        """As `engine.search`, of whose rows only those are found that are `alive` (N,) and pass."""
-        mask = alive & self.mask
+    def through(self, engine: Engine, queries: Floats, k: int, alive: Mask | None, spare: int) -> tuple[Ids, Floats]:
+        """As `engine.search`, of whose rows only those are found that are `alive` (N,), if given, and pass."""
+        mask = self.mask if alive is None else alive & self.mask
         if engine.inverted is None or not mask.any():
-            return engine.search(queries, k, mask)
+            return engine.search(queries, k, mask, spare)
         if self._cells is None:
             self._cells = _Cells(*engine.inverted, mask)
-        cells, k = self._cells, min(k * engine.factor, int(mask.sum()))
+        cells, k = self._cells, min(engine.proposals(k, spare), int(mask.sum()))
         places, scores = np.full((len(queries), k), -1), np.full((len(queries), k), -np.inf, np.float32)
         step = max(1, _TABLE // cells.count)
         for start in range(0, len(queries), step):

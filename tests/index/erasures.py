@@ -17,6 +17,7 @@ import numpy as np
 from seeall.index import segments, skipped
 from seeall.index.faces.gallery import Gallery
 from seeall.index.faces.settings import Settings
+from seeall.index.plan import Plan
 from seeall.index.store import Index
 from tests.index import disasters
 
@@ -43,7 +44,7 @@ def traces(root: Path) -> list[tuple[str, bytes]]:
 
 def base(root: Path, others: int = 40) -> None:
     """Agathe's pictures between those of others, one of them replaced, one removed, one listed as skipped."""
-    with Index.create(root, dim=DIM, model="m", preprocessing={}, gpu="off", ivf_from=10) as index:
+    with Index.create(root, dim=DIM, model="m", preprocessing={}, gpu="off", plan=Plan(exact_below=10)) as index:
         index.add([f"/people/other/{i}.png" for i in range(others)], disasters.vectors(1, others), ["other"] * others)
         index.add(PATHS, unit(), [GONE] * 3, [{"note": f"{GONE} at the lake"}] * 3)
         index.add(PATHS[:1], unit()[:1], [GONE])

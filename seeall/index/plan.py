@@ -28,6 +28,8 @@ SMALL = 1_000
 """Vectors below which search is exact whatever is asked for: there is nothing to gain."""
 LINKS = 32
 """Most of each vector in the graph, M of the paper; twice as many in its lowest layer."""
+GRAPH_MOST = 2_000_000
+"""Vectors from which a graph, which takes ten times as long to build as cells, is not tried unless it is named."""
 _ROOM = 0.5
 """Share of the machine's memory that a structure takes at most where no limit is given."""
 _ID = 8
@@ -72,6 +74,8 @@ class Plan:
 
         >>> Plan().candidates(99_999, 128), Plan().candidates(10**6, 128), Plan(recall=0.95).candidates(5000, 128)
         (('exact',), ('ivf', 'ivf-pq', 'hnsw'), ('ivf', 'ivf-pq', 'hnsw'))
+        >>> Plan(memory=10**11).candidates(10**7, 128), Plan("hnsw").candidates(10**7, 128)
+        (('ivf', 'ivf-pq'), ('hnsw',))
         >>> Plan(recall=1, memory=200_000_000).candidates(10**6, 128)
         ('exact-int8',)
         """
@@ -84,6 +88,8 @@ class Plan:
             return (fitting[0] if fitting else EXACT[-1],)
         room = self.memory or _memory() * _ROOM
         others = STRUCTURES[len(EXACT) :] if count >= SMALL else ("ivf",)
+        if count > GRAPH_MOST:
+            others = tuple(name for name in others if name != "hnsw")
         return tuple(name for name in others if count * bytes_each(name, dim) <= room) or ("ivf-pq",)
 
 

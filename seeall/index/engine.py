@@ -224,6 +224,13 @@ def _to_gpu(index: Any, gpu: Gpu) -> _OnGpu | None:
         if gpu == "on":
             raise SeeallError("there is no GPU that FAISS can use: search with gpu='auto' or gpu='off'")
         return None
+    if not isinstance(index, (faiss.IndexFlatIP, faiss.IndexIVFFlat)):
+        if gpu == "on":
+            raise SeeallError(
+                "FAISS searches this structure on a CPU alone: `ssl index tune` the index to exact or ivf,"
+                " or search with gpu='auto' or gpu='off'"
+            )
+        return None
     try:
         resources = faiss.StandardGpuResources()
         resources.setTempMemory(_GPU_MEMORY)

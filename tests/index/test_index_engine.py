@@ -140,14 +140,18 @@ def test_gpu_that_fails_while_searching(caplog: pytest.LogCaptureFixture) -> Non
 
 @pytest.mark.gpu
 @pytest.mark.skipif(faiss.get_num_gpus() == 0, reason="no GPU")
-@pytest.mark.parametrize("exact_below", [1000, 100_000])
-def test_gpu_answers_like_the_cpu(exact_below: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize("structure", ["ivf", "exact", "hnsw"])
+def test_gpu_answers_like_the_cpu(structure: str, tmp_path: Path) -> None:
     x, queries = clustered(6, 4000), clustered(7, 50)
     with Index.create(
         tmp_path / "i", dim=DIM, model="m", preprocessing={}, gpu="off", plan=Plan(exact_below=exact_below)
     ) as cpu:
         cpu.add([f"{n}" for n in range(4000)], x)
         cpu.remove(list(range(1, 100)))
+        if structure == "hnsw":
+            with Index.open(tmp_path / "i", gpu="on") as gpu, pytest.raises(SeeallError, match="on a CPU alone"):
+                gpu.search(queries, 1)
+            return
         with Index.open(tmp_path / "i", gpu="on") as gpu:
             assert gpu._search_engine().on_gpu
             for k in (1, 10, 2500):

@@ -143,9 +143,7 @@ def test_gpu_that_fails_while_searching(caplog: pytest.LogCaptureFixture) -> Non
 @pytest.mark.parametrize("structure", ["ivf", "exact", "hnsw"])
 def test_gpu_answers_like_the_cpu(structure: str, tmp_path: Path) -> None:
     x, queries = clustered(6, 4000), clustered(7, 50)
-    with Index.create(
-        tmp_path / "i", dim=DIM, model="m", preprocessing={}, gpu="off", plan=Plan(exact_below=exact_below)
-    ) as cpu:
+    with Index.create(tmp_path / "i", dim=DIM, model="m", preprocessing={}, gpu="off", plan=Plan(structure)) as cpu:
         cpu.add([f"{n}" for n in range(4000)], x)
         cpu.remove(list(range(1, 100)))
         if structure == "hnsw":

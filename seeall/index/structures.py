@@ -4,12 +4,13 @@ Some vectors are held out while a structure is built and asked of it afterwards,
 pictures that are not in the index; then they join it. Their true neighbours come from exact search. Effort is the
 number of cells read (`nprobe`) or of candidates kept (`efSearch`), found by bisection; where vectors are kept in
 codes, `factor` times as many proposals as wanted are scored again from the vectors. Where several structures will do,
-the one that answers the held-out queries quickest wins, the graph being tried only where an inverted file has to read
-so much that it can but win: building it takes ten times as long.
+the one that answers the held-out queries quickest wins. An inverted file that has to compare much more than another is
+not built, and a graph only where the best of them has to compare so much that it can win: it takes ten times as long.
 """
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -35,10 +36,12 @@ _SMALL_GRAPH, _SPARSE_BELOW = 50_000, 0.97
 """A small graph that need not find nearly all is quicker with half the links and a third of the effort."""
 _COSTS = {"ivf": 1.0, "ivf-pq": 0.22}
 """What comparing with a vector in a cell costs; four-bit codes are compared many at a time."""
-_HARD = 300
-"""Comparisons per query from which a graph is tried: it takes about as many, one here and one there."""
+_HARD = 3.0
+"""Times the square root of how many vectors there are: comparisons per query from which a graph is tried."""
+_WORSE = 2.0
+"""How many times the comparisons of the best a structure may need by count, and still be tried."""
 _MOST_EFFORT = 2_048
-_FACTORS = (2, 4, 8, 16)
+_FACTORS = (2, 3, 4, 6, 8, 12, 16)
 _WIDER = 16
 """How many times as many cells as whole vectors need are read for codes, at most."""
 _EQUAL = 1e-6
@@ -94,9 +97,10 @@ def build(source: Source, plan: Plan) -> Built:
     aim = plan.target + (1 - plan.target) / 10  # what is measured on a few hundred queries may be off by as much
     found: list[Built] = []
     chosen = _cells(source, held, aim, [name for name in names if name in _COSTS])
-    hard = min((some.cost for some in chosen.values()), default=_HARD) >= _HARD
+    least = min((some.cost for some in chosen.values()), default=0.0)
+    easy = least < _HARD * math.sqrt(len(source))
     for name in names:
-        if name == "hnsw" and len(names) > 1 and not hard:
+        if (name == "hnsw" and chosen and easy) or (name in chosen and chosen[name].cost > _WORSE * least):
             continue
         log.info("building %s over %d vectors", name, len(source))
         index = _built(name, source, held, aim, chosen.get(name))

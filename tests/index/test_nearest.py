@@ -12,7 +12,6 @@ from torch.nn.functional import normalize
 
 from seeall.index import nearest as module
 from seeall.index.nearest import nearest
-from seeall.index.plan import Plan
 
 
 def units(n: int, dim: int = 16, seed: int = 0) -> Tensor:
@@ -73,7 +72,7 @@ def test_any_layout_and_type() -> None:
 
 def test_an_inverted_file_finds_nearly_all_and_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     n, k = 1600, 10
-    monkeypatch.setattr(module, "Plan", lambda: Plan(exact_below=n))
+    monkeypatch.setattr(module, "EXACT_BELOW", n)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     trained = []

@@ -224,8 +224,9 @@ def test_a_token_is_asked_for(browser: Browser, index: Path) -> None:
 def test_nothing_from_elsewhere(browser: Browser, place: Place) -> None:
     browser.open(place.url)
     browser.until(READY)
+    browser.until("performance.getEntriesByType('resource').length > 5")
     asked = browser.do("performance.getEntriesByType('resource').map(e => e.name)")
-    assert len(asked) > 5 and all(address.startswith(place.url) for address in asked)
+    assert all(address.startswith(place.url) for address in asked)
     page = place.get("/")
     policy = page.headers["content-security-policy"]
     assert "unsafe" not in policy and "default-src 'none'" in policy and "http" not in policy

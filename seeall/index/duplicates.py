@@ -38,12 +38,12 @@ def duplicates(index: Index, threshold: float = 0.95) -> list[Group]:
         raise SeeallError(f"--threshold {threshold:g}: want a cosine above 0 and at most 1; 0.95 is usual")
     ids = index.ids
     parent = np.arange(len(ids))
-    doubtful, k = np.ones(len(ids), bool), _FIRST + 1
-    while doubtful.any() and k <= _MOST:
-        joined = _pass(index, ids, parent, doubtful, k, threshold - 1e-6)
-        if not joined or k >= len(ids):
+    doubtful, others = np.ones(len(ids), bool), _FIRST
+    while doubtful.any() and others <= _MOST:
+        joined = _pass(index, ids, parent, doubtful, others + 1, threshold - 1e-6)
+        if not joined or others >= len(ids):
             break
-        k *= _MORE
+        others *= _MORE
     roots = _root(parent, np.arange(len(ids)))
     order = np.argsort(roots, kind="stable")
     starts = np.flatnonzero(np.diff(roots[order], prepend=-1))
@@ -65,7 +65,7 @@ def _pass(index: Index, ids: Ids, parent: Ids, doubtful: np.ndarray, k: int, thr
             if not len(rows):
                 continue
             found, scores = index.search(vectors[rows], min(k, len(index)))
-            alike = (scores >= threshold) & (found >= 0)
+            alike = scores >= threshold
             own = np.repeat(rows + start - len(block), alike.sum(1))
             _join(parent, own, np.searchsorted(ids, found[alike]))
             doubtful[rows + start - len(block)] = alike.all(1)

@@ -39,10 +39,10 @@ def outliers(index: Index, most: int = 20, neighbours: int = 10) -> tuple[Ids, F
 
 
 def _mean(index: Index, ids: Ids, vectors: Floats, neighbours: int) -> Floats:
-    """(m,) mean cosine with the nearest others; one that was not found counts as 0."""
+    """(m,) mean cosine with the nearest others."""
     found, scores = index.search(vectors, min(neighbours + 1, len(index)))
     own = found == ids[:, None]
     own[~own.any(1), -1] = True  # among many equal ones it may not have found itself
-    others = np.where(found < 0, 0, scores)[~own].reshape(len(ids), -1)
+    others = scores[~own].reshape(len(ids), -1)
     mean: Floats = others.mean(1).astype(np.float32)
     return mean

@@ -20,7 +20,7 @@ import numpy as np
 
 from seeall.console import log
 from seeall.index.segments import Floats, Ids, Mask
-from seeall.index.structures import answer
+from seeall.index.structures import Effort, answer, proposals
 from seeall.types import SeeallError
 
 faiss: Any = _faiss  # its stubs lack the conveniences that its Python layer adds
@@ -69,7 +69,7 @@ class Engine:
     """
 
     def __init__(
-        self, index: Any, *, positions: Ids | None = None, search: Mapping[str, int] | None = None, gpu: Gpu
+        self, index: Any, *, positions: Ids | None = None, search: Mapping[str, float] | None = None, gpu: Gpu
     ) -> None:
         self._index, self._positions, self._effort = index, positions, dict(search or {})
         self._gpu, self._must = _to_gpu(index, gpu), gpu == "on"
@@ -87,7 +87,7 @@ class Engine:
         return cls(index, positions=np.concatenate(positions), gpu=gpu)
 
     @classmethod
-    def trained(cls, file: BinaryIO, search: Mapping[str, int], gpu: Gpu) -> Engine:
+    def trained(cls, file: BinaryIO, search: Mapping[str, float], gpu: Gpu) -> Engine:
         """A structure from its file, with the effort it takes. Raises OSError where it is damaged."""
         return cls(load(file), search=search, gpu=gpu)
 
@@ -114,7 +114,7 @@ class Engine:
     @property
     def inverted(self) -> tuple[Any, int] | None:
         """The inverted file on the CPU, and how many of its cells are read; None for any other structure."""
-        return (self._index, self._effort["nprobe"]) if "nprobe" in self._effort else None
+        return (self._index, int(self._effort["nprobe"])) if "nprobe" in self._effort else None
 
     @property
     def walks(self) -> bool:
@@ -123,7 +123,7 @@ class Engine:
 
     def proposals(self, k: int, spare: int) -> int:
         """How many to propose where k are wanted: `spare` more, or a few times as many where they are codes."""
-        return max(k + spare, k * self._effort.get("factor", 1))
+        return max(k + spare, proposals(k, self._effort))
 
     def search(self, queries: Floats, k: int, alive: Mask | None = None, spare: int = 0) -> tuple[Ids, Floats]:
         """The k vectors closest to each of `queries` (n, D), as the structure sees them.
@@ -153,7 +153,7 @@ class Engine:
             self._kept = kept = _Those(alive, here, int(here.sum()), selector)
         return kept
 
-    def _search_cpu(self, queries: Floats, k: int, those: _Those | None, effort: dict[str, int]) -> tuple[Ids, Floats]:
+    def _search_cpu(self, queries: Floats, k: int, those: _Those | None, effort: Effort) -> tuple[Ids, Floats]:
         """Search; where so much effort finds fewer than k, take twice as much."""
         scores, places = answer(self._index, queries, k, effort, those and those.selector)
         short = np.flatnonzero((places < 0).any(1))
@@ -162,7 +162,7 @@ class Engine:
             places[short], scores[short] = self._search_cpu(queries[short], k, those, more)
         return places, scores
 
-    def _more(self, effort: dict[str, int]) -> dict[str, int]:
+    def _more(self, effort: Effort) -> Effort:
         """Twice the effort, as far as there is more to look at."""
         most = {"nprobe": getattr(self._index, "nlist", 1), "efSearch": self._index.ntotal}
         return {name: min(2 * value, most[name]) if name in most else value for name, value in effort.items()}
@@ -172,7 +172,7 @@ class Engine:
 
         None where it cannot; SeeallError where it must.
         """
-        nprobe = self._effort.get("nprobe", 0)
+        nprobe = int(self._effort.get("nprobe", 0))
         if max(k, nprobe) > _GPU_MOST:
             return None
         gone = 0 if those is None else self._index.ntotal - those.number

@@ -56,7 +56,7 @@ class Projection:
     count: int
     structure: str
     """One of `plan.STRUCTURES`."""
-    search: Mapping[str, int]
+    search: Mapping[str, float]
     """The effort of a search: see `structures.Built`."""
     recall: float
     """recall@10 against exact search, of vectors that were held out while it was built."""

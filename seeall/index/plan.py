@@ -30,6 +30,8 @@ LINKS = 32
 """Most of each vector in the graph, M of the paper; twice as many in its lowest layer."""
 GRAPH_MOST = 2_000_000
 """Vectors from which a graph, which takes ten times as long to build as cells, is not tried unless it is named."""
+EXACT_MOST = 50_000
+"""Vectors from which exact search, which many queries at a time make cheap, is not tried where some may be missed."""
 _ROOM = 0.5
 """Share of the machine's memory that a structure takes at most where no limit is given."""
 _ID = 8
@@ -73,7 +75,7 @@ class Plan:
         One that is named needs no trying; of exact ones the most precise that fits is taken.
 
         >>> Plan().candidates(99_999, 128), Plan().candidates(10**6, 128), Plan(recall=0.95).candidates(5000, 128)
-        (('exact',), ('ivf', 'ivf-pq', 'hnsw'), ('ivf', 'ivf-pq', 'hnsw'))
+        (('exact',), ('ivf', 'ivf-pq', 'hnsw'), ('ivf', 'ivf-pq', 'hnsw', 'exact'))
         >>> Plan(memory=10**11).candidates(10**7, 128), Plan("hnsw").candidates(10**7, 128)
         (('ivf', 'ivf-pq'), ('hnsw',))
         >>> Plan(recall=1, memory=200_000_000).candidates(10**6, 128)
@@ -90,6 +92,8 @@ class Plan:
         others = STRUCTURES[len(EXACT) :] if count >= SMALL else ("ivf",)
         if count > GRAPH_MOST:
             others = tuple(name for name in others if name != "hnsw")
+        if SMALL <= count <= EXACT_MOST:
+            others += EXACT[:1]
         return tuple(name for name in others if count * bytes_each(name, dim) <= room) or ("ivf-pq",)
 
 

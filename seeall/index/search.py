@@ -76,21 +76,18 @@ class Searcher:
         if only and not only.gathered and self._trained and self._trained.walks:
             places, scores = self._compare(queries, k, only)
             return self._snapshot.rows.ids[places], scores
-        places, scores = np.empty((len(queries), k), np.int64), np.empty((len(queries), k), np.float32)
-        doubtful: list[Ids] = []
-        for part in _parts(len(queries), k + _SLACK):
-            places[part], scores[part], doubt = self._best(queries[part], k, _SLACK, only)
-            doubtful.append(part[doubt])
-        again = np.concatenate([np.empty(0, np.int64), *doubtful])
-        for part in _parts(len(again), k + _TIES):
+        found = [self._best(queries[part], k, _SLACK, only) for part in _parts(len(queries), k + _SLACK)]
+        places, scores, doubtful = (np.concatenate(of) if len(found) > 1 else of[0] for of in zip(*found))
+        again = np.flatnonzero(doubtful)
+        for part in _parts(len(again), k + _TIES) if len(again) else ():
             places[again[part]], scores[again[part]], _ = self._best(queries[again[part]], k, _TIES, only)
         short = np.flatnonzero((places < 0).any(1))
         if len(short):  # a graph may lead to fewer than there are
             places[short], scores[short] = self._compare(queries[short], k, only)
         return self._snapshot.rows.ids[places], scores
 
-    def _best(self, queries: Floats, k: int, spare: int, only: Selection | None) -> tuple[Ids, Floats, Ids]:
-        """Positions, cosines, and the numbers of the queries for which more candidates might change the answer."""
+    def _best(self, queries: Floats, k: int, spare: int, only: Selection | None) -> tuple[Ids, Floats, Mask]:
+        """Positions, cosines, and (n,) for which queries more candidates might change the answer."""
         proposals = list(self._proposed(queries, k, spare, only))
         found = np.concatenate([places for _, places, _ in proposals], 1)
         places, scores = ordered(found, self._snapshot.rows.products(queries, found), k)
@@ -98,7 +95,7 @@ class Searcher:
         for engine, _, rough in proposals:
             if engine.precise and k + spare <= rough.shape[1] < engine.count:
                 doubt |= rough[:, -1] >= scores[:, -1] - _ROUNDING
-        return places, scores, np.flatnonzero(doubt)
+        return places, scores, doubt
 
     def _proposed(
         self, queries: Floats, k: int, spare: int, only: Selection | None
@@ -138,7 +135,7 @@ def _trained(snapshot: Snapshot, projection: Projection, gpu: Gpu) -> Engine | N
     return None
 
 
-def _parts(count: int, size: int) -> list[Ids]:
-    """The numbers below `count` in runs of so many that `size` for each stays within _MOST."""
+def _parts(count: int, size: int) -> list[slice]:
+    """The numbers below `count` in runs of so many that `size` for each stays within _MOST; at least one run."""
     step = max(1, _MOST // size)
-    return [np.arange(start, min(start + step, count)) for start in range(0, count, step)]
+    return [slice(start, start + step) for start in range(0, max(count, 1), step)]

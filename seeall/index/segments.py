@@ -54,7 +54,7 @@ def unit(vectors: ArrayLike, dim: int, names: Sequence[object] | None = None) ->
             first = int(np.argmax(wrong))
             name = f"number {first}" if names is None or first >= len(names) else repr(names[first])
             raise SeeallError(f"{int(wrong.sum())} of {len(x)} vectors hold {what}, the first is {name}")
-    normalised: Floats = (x / lengths[:, None]).astype(np.float32)
+    normalised: Floats = x / lengths.astype(np.float32)[:, None]
     return normalised
 
 
@@ -75,7 +75,11 @@ class Stack:
 
     def __init__(self, parts: Sequence[Floats], dim: int) -> None:
         self.parts, self.dim = parts, dim
-        self.starts = np.cumsum([0, *(len(part) for part in parts)])
+        sizes = [len(part) for part in parts]
+        self.starts = np.cumsum([0, *sizes])
+        kind = np.int16 if len(parts) < 1 << 15 else np.int32
+        self._homes = np.append(np.repeat(np.arange(len(parts), dtype=kind), sizes), kind(-1))
+        """The part of every position; its last number, which is that of -1, is none."""
 
     def __len__(self) -> int:
         return int(self.starts[-1])
@@ -83,7 +87,7 @@ class Stack:
     def gather(self, positions: Ids) -> Floats:
         """(n, D) the vectors at `positions` (n,)."""
         found = np.empty((len(positions), self.dim), np.float32)
-        where = np.searchsorted(self.starts, positions, side="right") - 1
+        where = self._homes[positions]
         for number in np.unique(where):
             here = where == number
             found[here] = self.parts[number][positions[here] - self.starts[number]]
@@ -97,8 +101,8 @@ class Stack:
         n, m = positions.shape
         wanted = positions.ravel()
         found = np.full(n * m, -np.inf, np.float32)
-        where = np.searchsorted(self.starts, wanted, side="right") - 1
-        order = np.argsort(where.astype(np.int32), kind="stable")
+        where = self._homes[wanted]
+        order = np.argsort(where, kind="stable")
         ends = np.searchsorted(where[order], np.arange(-1, len(self.parts)), side="right")
         queries, rows = np.ascontiguousarray(queries), order // m
         for part, start, first, last in zip(self.parts, self.starts, ends, ends[1:]):

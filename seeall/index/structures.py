@@ -3,17 +3,19 @@
 Some vectors are held out while a structure is built and asked of it afterwards, so that what is measured holds for
 pictures that are not in the index; then they join it. Their true neighbours come from exact search. Effort is the
 number of cells read (`nprobe`) or of candidates kept (`efSearch`), found by bisection; where vectors are kept in
-codes, `factor` times as many proposals as wanted are scored again from the vectors. Where several structures will do,
-the one that answers the held-out queries quickest wins. An inverted file that has to compare much more than another is
-not built, and a graph only where the best of them has to compare so much that it can win: it takes ten times as long.
+codes, `factor` times as many proposals as wanted are scored again from the vectors, as many as hold the true ones
+among the proposals of the held-out queries. Codes in a cell are of what its centroid leaves over, which is short.
+
+Where several structures will do, the one that answers the held-out queries quickest wins. An inverted file that has to
+compare much more than another is not built, and a graph only where the best of them has to compare so much that it can
+win: it takes ten times as long.
 """
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import faiss as _faiss
@@ -21,33 +23,34 @@ import numpy as np
 
 from seeall.console import log
 from seeall.index import cells
-from seeall.index.plan import EXACT, LINKS, Plan, codes
+from seeall.index.plan import LINKS, Plan, codes
 from seeall.index.segments import Floats, Ids
 
 faiss: Any = _faiss
 
 NEIGHBOURS = 10
-_HELD = 512
-"""Most queries that are held out."""
+_HELD = 1024
+"""Most queries that are held out; many fewer would be compared with all vectors in FAISS's slower way."""
 _SEED = 1234
 _BUILD_EFFORT = 120
 """Candidates kept while the graph is built, efConstruction of the paper."""
 _SMALL_GRAPH, _SPARSE_BELOW = 50_000, 0.97
 """A small graph that need not find nearly all is quicker with half the links and a third of the effort."""
-_COSTS = {"ivf": 1.0, "ivf-pq": 0.22}
-"""What comparing with a vector in a cell costs; four-bit codes are compared many at a time."""
-_HARD = 3.0
+_COSTS = {"ivf": cells.Cost(2, 0), "ivf-pq": cells.Cost(0.3, 120)}
+"""Four-bit codes are compared many at a time; then some vectors are fetched from all over the memory."""
+_HARD = 4.0
 """Times the square root of how many vectors there are: comparisons per query from which a graph is tried."""
-_WORSE = 2.0
-"""How many times the comparisons of the best a structure may need by count, and still be tried."""
 _MOST_EFFORT = 2_048
-_FACTORS = (2, 3, 4, 6, 8, 12, 16)
-_WIDER = 16
-"""How many times as many cells as whole vectors need are read for codes, at most."""
+_FACTOR = 16
+"""Most proposals for each that is wanted."""
+_SURE = 1.5
+"""Times as many proposals as held-out queries need are scored again where none is to be missed."""
+_WIDER = 2
+"""As many ways to read more cells, and then need fewer proposals, are tried."""
 _EQUAL = 1e-6
 """Scores this close are a tie as far as recall is concerned."""
-_TRAIN_CODES = 65_536
-_ROUNDS = 3
+_TRAIN_BYTES, _TRAIN_CODES = 65_536, 8_192
+_ROUNDS = 8
 
 
 class Source(Protocol):
@@ -67,6 +70,10 @@ class Source(Protocol):
         """(n, m) cosines of `queries` (n, D) with the vectors at `positions` (n, m), -inf where that is negative."""
 
 
+Effort = dict[str, float]
+"""`nprobe` or `efSearch`, whole numbers, and `factor`."""
+
+
 class Built(NamedTuple):
     """A structure whose ids are positions.
 
@@ -76,7 +83,7 @@ class Built(NamedTuple):
 
     index: Any
     structure: str
-    search: dict[str, int]
+    search: Effort
     recall: float
     speed: float
 
@@ -96,17 +103,14 @@ def build(source: Source, plan: Plan) -> Built:
     held = _hold_out(source)
     aim = plan.target + (1 - plan.target) / 10  # what is measured on a few hundred queries may be off by as much
     found: list[Built] = []
-    chosen = _cells(source, held, aim, [name for name in names if name in _COSTS])
-    least = min((some.cost for some in chosen.values()), default=0.0)
-    easy = least < _HARD * math.sqrt(len(source))
+    chosen, easy = _cells(source, held, aim, [name for name in names if name in _COSTS])
     for name in names:
-        if (name == "hnsw" and chosen and easy) or (name in chosen and chosen[name].cost > _WORSE * least):
+        if (name in ("hnsw", "exact") and easy) or (name in _COSTS and name not in chosen):
             continue
         log.info("building %s over %d vectors", name, len(source))
         index = _built(name, source, held, aim, chosen.get(name))
-        found.append(_tuned(index, name, source, held, 1.0 if name in EXACT else aim, chosen.get(name)))
-        if len(found) > 1:
-            found = [max(found, key=lambda b: (b.recall >= plan.target, b.speed))]
+        found.append(_tuned(index, name, source, held, aim, chosen.get(name)))
+        found = [max(_raced(found, source, held), key=lambda b: (b.recall >= plan.target, b.speed))]
     best = found[0]
     best.index.add_with_ids(held.queries, held.positions)
     if best.recall < plan.target:
@@ -118,13 +122,22 @@ def build(source: Source, plan: Plan) -> Built:
     return best
 
 
-def answer(index: Any, queries: Floats, k: int, search: dict[str, int], alive: Any = None) -> tuple[Floats, Ids]:
+def answer(index: Any, queries: Floats, k: int, search: Mapping[str, float], alive: Any = None) -> tuple[Floats, Ids]:
     """FAISS's own scores and positions, (n, k) each; `alive` is a selector of FAISS's."""
     kinds = {"nprobe": faiss.SearchParametersIVF, "efSearch": faiss.SearchParametersHNSW}
-    effort = {name: value for name, value in search.items() if name in kinds}
+    effort = {name: int(value) for name, value in search.items() if name in kinds}
     params = kinds[next(iter(effort))](**effort, sel=alive) if effort else faiss.SearchParameters(sel=alive)
     scores, places = index.search(queries, min(k, index.ntotal), params=params)
     return scores, places
+
+
+def proposals(k: int, search: Mapping[str, float]) -> int:
+    """How many to propose where k are wanted.
+
+    >>> proposals(10, {"nprobe": 3}), proposals(10, {"factor": 1.1}), proposals(7, {"factor": 2.5})
+    (10, 11, 18)
+    """
+    return math.ceil(round(k * search.get("factor", 1), 6))
 
 
 def _hold_out(source: Source) -> _Held:
@@ -144,13 +157,18 @@ def _hold_out(source: Source) -> _Held:
     return _Held(positions, queries, last, near)
 
 
-def _cells(source: Source, held: _Held, aim: float, names: Sequence[str]) -> dict[str, cells.Cells]:
-    """Structure → its cells."""
+def _cells(source: Source, held: _Held, aim: float, names: Sequence[str]) -> tuple[dict[str, cells.Cells], bool]:
+    """Structure → its cells, if they are worth a trial; and whether those make search so easy that no graph can win."""
     if not names:
-        return {}
-    sample = _sample(source, cells.PER_CELL * cells.numbers(len(source))[-1])[1]
-    costs = [_COSTS[name] for name in names]
-    return dict(zip(names, cells.choose(sample, len(source), held.queries, held.near, aim, costs)))
+        return {}, False
+    trials = cells.Trials(lambda n: _sample(source, n)[1], len(source), held.queries, held.near, aim)
+    tried = dict(zip(names, trials.choose([_COSTS[name] for name in names])))
+    costs = {name: some.cost(_COSTS[name]) for name, some in tried.items()}
+    least = min(costs.values())
+    good = {len(tried[name].centroids): name for name in names if costs[name] <= cells.WORSE * least}
+    well = {number: trials.learn(number) for number in good}
+    chosen = {name: well[len(some.centroids)] for name, some in tried.items() if costs[name] <= cells.WORSE * least}
+    return chosen, least < _HARD * math.sqrt(len(source))
 
 
 def _built(name: str, source: Source, held: _Held, aim: float, chosen: cells.Cells | None) -> Any:
@@ -163,17 +181,19 @@ def _built(name: str, source: Source, held: _Held, aim: float, chosen: cells.Cel
             index = faiss.IndexIVFFlat(quantizer, dim, len(chosen.centroids), product)
         else:
             index = faiss.IndexIVFPQFastScan(quantizer, dim, len(chosen.centroids), codes(dim), 4, product)
-            index.pq.cp.seed = _SEED
+            index.by_residual, index.pq.cp.seed = True, _SEED
             index.train(_sample(source, _TRAIN_CODES)[1])
     elif name == "hnsw":
         sparse = len(source) < _SMALL_GRAPH and aim < _SPARSE_BELOW
         graph = faiss.IndexHNSWFlat(dim, LINKS // 2 if sparse else LINKS, product)
         graph.hnsw.efConstruction = _BUILD_EFFORT // 3 if sparse else _BUILD_EFFORT
         index = faiss.IndexIDMap(graph)
+    elif name == "exact":
+        index = faiss.IndexIDMap(faiss.IndexFlatIP(dim))
     else:
         kinds = {"exact-fp16": faiss.ScalarQuantizer.QT_fp16, "exact-int8": faiss.ScalarQuantizer.QT_8bit}
         index = faiss.IndexIDMap(faiss.IndexScalarQuantizer(dim, kinds[name], product))
-        index.train(_sample(source, _TRAIN_CODES)[1])
+        index.train(_sample(source, _TRAIN_BYTES)[1])
     for positions, vectors in _others(source, held.positions):
         index.add_with_ids(np.ascontiguousarray(vectors), positions)
     return index
@@ -182,40 +202,51 @@ def _built(name: str, source: Source, held: _Held, aim: float, chosen: cells.Cel
 def _tuned(index: Any, name: str, source: Source, held: _Held, aim: float, chosen: cells.Cells | None) -> Built:
     """With the quickest search whose recall is `aim`, or the best there is."""
 
-    def recall(search: dict[str, int]) -> float:
-        if not len(held.queries):
-            return 1.0
-        _, places = answer(index, held.queries, NEIGHBOURS * search.get("factor", 1), search)
-        scores = -np.sort(-source.products(held.queries, places), 1)[:, :NEIGHBOURS]
-        return float((scores >= held.last[:, None] - _EQUAL).mean())
+    def least(effort: str, first: int, most: int, factor: float = 1) -> int:
+        return _least(
+            first, most, lambda n: bool(_recalls(index, source, held, {effort: n, "factor": factor})[-1] >= aim)
+        )
 
-    def enough(fixed: dict[str, int], n: int) -> bool:
-        return recall({**fixed, effort: n}) >= aim
-
-    def speed(search: dict[str, int]) -> float:
-        taken = []
-        for _ in range(_ROUNDS):
-            start = time.perf_counter()
-            places = answer(index, held.queries, NEIGHBOURS * search.get("factor", 1), search)[1]
-            source.products(held.queries, places)
-            taken.append(time.perf_counter() - start)
-        return len(held.queries) / min(taken)
+    def narrowed(search: Effort, aim: float, times: float = 1) -> Effort:
+        recalls = _recalls(index, source, held, {**search, "factor": _FACTOR})
+        enough = int(np.argmax(recalls >= aim)) + 1 if recalls[-1] >= aim else len(recalls)
+        return {**search, "factor": min(max(times * enough, NEIGHBOURS) / NEIGHBOURS, _FACTOR)}
 
     cell, all_cells = (chosen.nprobe, len(chosen.centroids)) if chosen else (1, 1)
-    effort, first, most = {
-        "hnsw": ("efSearch", 2 * NEIGHBOURS, _MOST_EFFORT),
-        "ivf": ("nprobe", cell, all_cells),
-        "ivf-pq": ("nprobe", cell, min(_WIDER * cell, all_cells)),
-    }.get(name, ("", 1, 1))
-    found: list[Built] = []
-    for factor in (1,) if name in ("ivf", "hnsw") else _FACTORS:
-        fixed = {"factor": factor} if factor > 1 else {}
-        best = _least(first, most, partial(enough, fixed))
-        search = {**fixed, **({effort: best} if effort else {})}
-        found.append(Built(index, name, search, recall(search), speed(search)))
-        if name in EXACT and found[-1].recall >= aim:
-            break
-    return max(found, key=lambda b: (min(b.recall, aim), b.speed))
+    ways: list[Effort]
+    if name == "hnsw":
+        ways = [{"efSearch": least("efSearch", 2 * NEIGHBOURS, _MOST_EFFORT)}]
+    elif name == "ivf":
+        ways = [{"nprobe": least("nprobe", cell, all_cells)}]
+    elif name == "ivf-pq":
+        first = least("nprobe", cell, all_cells, _FACTOR)
+        ways = [narrowed({"nprobe": n}, aim) for n in range(first, min(first + _WIDER, all_cells) + 1)]
+    else:
+        ways = [{} if name == "exact" else narrowed({}, 1.0, _SURE)]
+    found = [Built(index, name, way, float(_recalls(index, source, held, way)[-1]), 0.0) for way in ways]
+    return max(_raced(found, source, held), key=lambda b: (min(b.recall, aim), b.speed))
+
+
+def _raced(found: Sequence[Built], source: Source, held: _Held) -> list[Built]:
+    """The same with their speeds, taken in turns, so that what else the machine does slows all alike."""
+    taken = [math.inf] * len(found)
+    for _ in range(_ROUNDS):
+        for n, built in enumerate(found):
+            start = time.perf_counter()
+            places = answer(built.index, held.queries, proposals(NEIGHBOURS, built.search), built.search)[1]
+            source.products(held.queries, places)
+            taken[n] = min(taken[n], time.perf_counter() - start)
+    return [built._replace(speed=len(held.queries) / seconds) for built, seconds in zip(found, taken)]
+
+
+def _recalls(index: Any, source: Source, held: _Held, search: Effort) -> Floats:
+    """(m,) recall with the first one, the first two, ... of the m proposals of a search."""
+    if not len(held.queries):
+        return np.ones(1, np.float32)
+    places = answer(index, held.queries, proposals(NEIGHBOURS, search), search)[1]
+    true = source.products(held.queries, places) >= held.last[:, None] - _EQUAL
+    recalls: Floats = np.cumsum(true, 1).clip(max=NEIGHBOURS).mean(0) / NEIGHBOURS
+    return recalls
 
 
 def _least(first: int, most: int, good: Callable[[int], bool]) -> int:

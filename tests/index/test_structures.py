@@ -12,7 +12,7 @@ from seeall.index import cells, engine
 from seeall.index.plan import STRUCTURES, Plan, amount
 from seeall.index.segments import Living, Stack
 from seeall.index.store import Index
-from seeall.index.structures import build
+from seeall.index.structures import answer, build, proposals
 from seeall.types import SeeallError
 
 DIM = 16
@@ -139,13 +139,35 @@ def test_cells_are_counted_as_a_search_would() -> None:
     """What `cells` foretells, from true neighbours and centroids alone, is what FAISS then needs."""
     x, queries = clustered(7, 9000), clustered(8, 300)
     near = x[np.argsort(-(queries @ x.T), axis=1)[:, :10]]
-    chosen, _ = cells.choose(x, 9000, queries, near, 0.95, [1, 0.1])
+    trials = cells.Trials(lambda n: x[:n], 9000, queries, near, 0.95)
+    whole, coded = cells.Cost(1, 0), cells.Cost(0.1, 50)
+    chosen, fewer = trials.choose([whole, coded])
     built = build(Living(Stack([x], DIM), np.ones(9000, bool)), Plan(structure="ivf", recall=0.9444))
     assert len(chosen.centroids) in cells.numbers(9000) and abs(built.search["nprobe"] - chosen.nprobe) <= 2
     homes = np.argmax(x @ chosen.centroids.T, axis=1)
     first = np.argsort(-(queries @ chosen.centroids.T), axis=1)[:, : chosen.nprobe]
     read = np.mean([np.isin(homes, row).sum() for row in first])
-    assert abs(chosen.cost - len(chosen.centroids) / 5 - read) < 0.05 * read
+    assert abs(chosen.cost(whole) - len(chosen.centroids) / 5 - read) < 0.05 * read
+    assert len(fewer.centroids) <= len(chosen.centroids) and fewer.cost(coded) <= chosen.cost(coded)
+    every = [trials.learn(number) for number in cells.numbers(9000)]
+    assert chosen.cost(whole) <= min(some.cost(whole) for some in every)
+
+
+def test_no_more_are_scored_again_than_are_needed() -> None:
+    """The factor of codes is the least whose proposals hold the neighbours of other queries too."""
+    x, queries = clustered(9, 8000, 32), clustered(10, 500, 32)
+    living = Living(Stack([x[:5000], x[5000:]], 32), np.ones(8000, bool))
+    built = build(living, Plan(structure="ivf-pq", recall=0.95))
+    true = np.argsort(-(queries @ x.T), axis=1)[:, :10]
+
+    def recall(m: int) -> float:
+        places = answer(built.index, queries, m, built.search)[1]
+        return float(np.mean([len(set(a) & set(b)) / 10 for a, b in zip(places.tolist(), true.tolist())]))
+
+    m = proposals(10, built.search)
+    assert m == round(10 * built.search["factor"]) and abs(recall(m) - built.recall) < 0.02
+    assert recall(m) >= 0.94 and recall(max(10, m - 10)) < 0.95
+    assert built.index.by_residual
 
 
 @pytest.mark.parametrize(

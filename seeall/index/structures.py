@@ -182,6 +182,7 @@ def _built(name: str, source: Source, held: _Held, aim: float, chosen: cells.Cel
         else:
             index = faiss.IndexIVFPQFastScan(quantizer, dim, len(chosen.centroids), codes(dim), 4, product)
             index.by_residual, index.pq.cp.seed = True, _SEED
+            index.pq.cp.min_points_per_centroid = 1  # it says so on the terminal where it has fewer
             index.train(_sample(source, _TRAIN_CODES)[1])
     elif name == "hnsw":
         sparse = len(source) < _SMALL_GRAPH and aim < _SPARSE_BELOW

@@ -51,6 +51,8 @@ _EQUAL = 1e-6
 """Scores this close are a tie as far as recall is concerned."""
 _TRAIN_BYTES, _TRAIN_CODES = 65_536, 8_192
 _ROUNDS = 8
+_BLOCK = 1 << 14
+"""Vectors that FAISS is given at a time: it makes several copies of them."""
 
 
 class Source(Protocol):
@@ -266,10 +268,12 @@ def _least(first: int, most: int, good: Callable[[int], bool]) -> int:
 
 
 def _others(source: Source, held: Ids) -> Iterator[tuple[Ids, Floats]]:
-    """The blocks of `source` without the positions `held`, ascending."""
+    """The blocks of `source` without the positions `held`, ascending, in smaller ones."""
     for positions, vectors in source.blocks():
-        keep = ~np.isin(positions, held, assume_unique=True)
-        yield (positions, vectors) if keep.all() else (positions[keep], vectors[keep])
+        for start in range(0, len(positions), _BLOCK):
+            here, part = positions[start : start + _BLOCK], vectors[start : start + _BLOCK]
+            keep = ~np.isin(here, held, assume_unique=True)
+            yield (here, part) if keep.all() else (here[keep], part[keep])
 
 
 def _sample(source: Source, most: int) -> tuple[Ids, Floats]:

@@ -12,13 +12,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from threading import Lock
-from typing import Any, BinaryIO, Literal, NamedTuple, final
+from typing import Any, BinaryIO, NamedTuple, final
 
 import faiss as _faiss
 import numpy as np
 
 from seeall.console import log
+from seeall.index.gpus import Copies, Gpu, place
 from seeall.index.segments import Floats, Ids, Mask
 from seeall.index.structures import Effort, answer, proposals
 from seeall.types import SeeallError
@@ -27,10 +27,7 @@ faiss: Any = _faiss  # its stubs lack the conveniences that its Python layer add
 
 Blocks = Callable[[], Iterable[tuple[Ids, Floats]]]
 """Gives all vectors, as often as it is called: positions (n,), ascending, with unit vectors (n, D)."""
-Gpu = Literal["auto", "on", "off"]
 
-_GPU_MEMORY = 256 << 20
-"""Bytes of scratch memory on a GPU, where FAISS would take 1.5 GiB."""
 _GPU_MOST = 2048
 """Most neighbours and most probes that a GPU index gives."""
 _GPU_SPARE = 64
@@ -72,8 +69,7 @@ class Engine:
         self, index: Any, *, positions: Ids | None = None, search: Mapping[str, float] | None = None, gpu: Gpu
     ) -> None:
         self._index, self._positions, self._effort = index, positions, dict(search or {})
-        self._gpu, self._must = _to_gpu(index, gpu), gpu == "on"
-        self._gpu_lock = Lock()
+        self._gpus, self._must = place(index, gpu), gpu == "on"
         self._kept: _Those | None = None
 
     @classmethod
@@ -109,7 +105,7 @@ class Engine:
     @property
     def on_gpu(self) -> bool:
         """Whether a GPU does the work."""
-        return self._gpu is not None
+        return self._gpus is not None
 
     @property
     def inverted(self) -> tuple[Any, int] | None:
@@ -138,7 +134,7 @@ class Engine:
         most = min(self.proposals(k, spare), number)
         if not most:
             return np.empty((len(queries), 0), np.int64), np.empty((len(queries), 0), np.float32)
-        found = self._search_gpu(self._gpu, queries, most, those) if self._gpu else None
+        found = self._search_gpus(self._gpus, queries, most, those) if self._gpus else None
         places, scores = found or self._search_cpu(queries, most, those, self._effort)
         if self._positions is not None:
             places = np.where(places < 0, -1, self._positions[places])
@@ -167,7 +163,7 @@ class Engine:
         most = {"nprobe": getattr(self._index, "nlist", 1), "efSearch": self._index.ntotal}
         return {name: min(2 * value, most[name]) if name in most else value for name, value in effort.items()}
 
-    def _search_gpu(self, gpu: _OnGpu, queries: Floats, k: int, those: _Those | None) -> tuple[Ids, Floats] | None:
+    def _search_gpus(self, gpus: Copies, queries: Floats, k: int, those: _Those | None) -> tuple[Ids, Floats] | None:
         """The same on a GPU, which knows no selectors: what is left of more than k, and short rows from the CPU.
 
         None where it cannot; SeeallError where it must.
@@ -179,15 +175,14 @@ class Engine:
         asked = min(k + gone, 2 * k + _GPU_SPARE, _GPU_MOST, self._index.ntotal)
         params = faiss.SearchParametersIVF(nprobe=nprobe) if nprobe else None
         try:
-            with self._gpu_lock:
-                scores, places = gpu.index.search(queries, asked, params=params)
+            scores, places = gpus.search(queries, asked, params)
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1]
             if self._must:
                 raise SeeallError(f"the GPU cannot search ({reason}): search with gpu='auto' or gpu='off'") from error
-            if self._gpu:
+            if self._gpus:
                 log.warning("searching on the CPU from now on, since the GPU cannot: %s", reason)
-            self._gpu = None
+            self._gpus = None
             return None
         good = places >= 0
         if those is not None:
@@ -207,40 +202,6 @@ class _Those(NamedTuple):
     here: Mask
     number: int
     selector: Any
-
-
-class _OnGpu(NamedTuple):
-    """A copy on the GPU, and the scratch memory that has to live as long."""
-
-    index: Any
-    resources: Any
-
-
-def _to_gpu(index: Any, gpu: Gpu) -> _OnGpu | None:
-    if gpu == "off" or not index.ntotal:
-        return None
-    count = faiss.get_num_gpus() if hasattr(faiss, "StandardGpuResources") else 0
-    if not count:
-        if gpu == "on":
-            raise SeeallError("there is no GPU that FAISS can use: search with gpu='auto' or gpu='off'")
-        return None
-    if not isinstance(index, (faiss.IndexFlatIP, faiss.IndexIVFFlat)):
-        if gpu == "on":
-            raise SeeallError(
-                "FAISS searches this structure on a CPU alone: `ssl index tune` the index to exact or ivf,"
-                " or search with gpu='auto' or gpu='off'"
-            )
-        return None
-    try:
-        resources = faiss.StandardGpuResources()
-        resources.setTempMemory(_GPU_MEMORY)
-        return _OnGpu(faiss.index_cpu_to_gpu(resources, 0, index), resources)
-    except RuntimeError as error:
-        reason = str(error).strip().splitlines()[-1]
-        if gpu == "on":
-            raise SeeallError(f"the index does not go onto the GPU: {reason}") from error
-        log.warning("searching on the CPU, since the index does not go onto the GPU: %s", reason)
-        return None
 
 
 def mind_the_fork() -> None:

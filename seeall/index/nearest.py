@@ -6,7 +6,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from seeall.index.engine import Engine, Gpu
+from seeall.index.engine import Engine
+from seeall.index.gpus import Gpu
 from seeall.index.plan import EXACT_BELOW, Plan
 from seeall.index.segments import Living, Stack, ordered
 from seeall.index.structures import build

@@ -13,7 +13,8 @@ from typing import final
 import numpy as np
 
 from seeall.console import log
-from seeall.index.engine import Engine, Gpu, faiss
+from seeall.index.engine import Engine, faiss
+from seeall.index.gpus import Gpu
 from seeall.index.manifest import Projection
 from seeall.index.segments import Floats, Ids, Mask, ordered
 from seeall.index.selection import Selection

@@ -28,7 +28,7 @@ from seeall.index import check, durable
 from seeall.index.commit import Writer, lookup, replaced
 from seeall.index.draft import Draft
 from seeall.index.durable import ERASING, LOCK, Lock
-from seeall.index.engine import Gpu
+from seeall.index.gpus import Gpu
 from seeall.index.items import Record
 from seeall.index.plan import Plan, bytes_each
 from seeall.index.search import Searcher

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from seeall.index import engine
+from seeall.index.gpus import Copies
 from seeall.index.plan import Plan
 from seeall.index.segments import Living, Stack
 from seeall.index.store import Index
@@ -105,7 +106,7 @@ def on_a_gpu(gpu: str, search: object = None) -> tuple[engine.Engine, engine.Eng
     x = clustered(8, 4000)
     built = build(Living(Stack([x], DIM), np.ones(4000, bool)), Plan(structure="ivf"))
     ours, theirs = (engine.Engine(built.index, search=built.search, gpu="off") for _ in range(2))
-    theirs._gpu = engine._OnGpu(SimpleNamespace(search=search or built.index.search), None)
+    theirs._gpus = Copies([SimpleNamespace(search=search or built.index.search)])
     theirs._must = gpu == "on"
     return ours, theirs
 
@@ -115,8 +116,9 @@ def test_gpu_knows_no_selectors(k: int, gone: int) -> None:
     queries, alive, asked = clustered(9, 40), np.ones(4000, bool), []
     alive[np.random.default_rng(0).permutation(4000)[:gone]] = False
     ours, theirs = on_a_gpu("auto")
-    search = theirs._gpu.index.search
-    theirs._gpu.index.search = lambda q, k, params: asked.append(k) or search(q, k, params=params)
+    (copy,) = theirs._gpus._copies
+    search = copy.search
+    copy.search = lambda q, k, params: asked.append(k) or search(q, k, params=params)
     for expected, found in zip(ours.search(queries, k, alive), theirs.search(queries, k, alive)):
         assert (expected == found).mean() > 0.99
     assert asked == ([min(k + gone, 2 * k + 64)] if k < 1000 else [])
@@ -136,6 +138,41 @@ def test_gpu_that_fails_while_searching(caplog: pytest.LogCaptureFixture) -> Non
     assert caplog.text.count("out of memory") == 1 and not theirs.on_gpu
     with pytest.raises(SeeallError, match="the GPU cannot search .out of memory.: search with gpu='auto'"):
         on_a_gpu("on", fail)[1].search(queries, 3)
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 7])
+@pytest.mark.parametrize("copies", [2, 3])
+def test_copies_share_the_queries(number: int, copies: int) -> None:
+    ours, theirs = on_a_gpu("on")
+    asked: list[int] = []
+
+    def answer(queries: np.ndarray, k: int, params: object) -> object:
+        asked.append(len(queries))
+        return ours._index.search(queries, k, params=params)
+
+    theirs._gpus = Copies([SimpleNamespace(search=answer) for _ in range(copies)])
+    queries = clustered(9, number)
+    for expected, found in zip(ours.search(queries, 10), theirs.search(queries, 10)):
+        assert (expected == found).all()
+    assert sum(asked) == number and len(asked) == (copies if number >= copies else 1)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(faiss.get_num_gpus() < 2, reason="fewer than two GPUs")
+@pytest.mark.parametrize("room", [True, False])
+def test_several_gpus_answer_like_the_cpu(room: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    queries = clustered(9, 40)
+    ours, _ = on_a_gpu("off")
+    if not room:
+
+        def full(*_: object) -> None:
+            raise RuntimeError("out of memory")
+
+        monkeypatch.setattr(faiss, "index_cpu_to_gpu", full)
+    theirs = engine.Engine(ours._index, search=ours._effort, gpu="on")
+    assert len(theirs._gpus._copies) == (faiss.get_num_gpus() if room else 1)
+    for expected, found in zip(ours.search(queries, 10), theirs.search(queries, 10)):
+        assert (expected == found).mean() > 0.99
 
 
 @pytest.mark.gpu

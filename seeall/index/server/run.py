@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from seeall.index.engine import Gpu
+from seeall.index.gpus import Gpu
 from seeall.index.server import wire
 from seeall.index.server.app import make
 from seeall.index.server.guard import Limits, is_loopback

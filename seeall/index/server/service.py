@@ -11,7 +11,7 @@ from typing import ParamSpec, TypeVar, final
 from torch import Tensor
 
 from seeall.data.pixels import cores
-from seeall.index.engine import Gpu
+from seeall.index.gpus import Gpu
 from seeall.index.server.batch import Batcher, Full
 from seeall.index.server.errors import Refusal
 from seeall.index.server.figures import Figures

@@ -15,8 +15,8 @@ from torch import Tensor
 
 from seeall.console import log
 from seeall.index.build import eye_of
-from seeall.index.engine import Gpu
 from seeall.index.faces.settings import NAME as GALLERY
+from seeall.index.gpus import Gpu
 from seeall.index.manifest import NAME
 from seeall.index.segments import Floats, Ids, unit
 from seeall.index.server.errors import Refusal, without_paths

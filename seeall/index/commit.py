@@ -17,6 +17,7 @@ what this one did not come to.
 
 from __future__ import annotations
 
+import math
 import os
 import sqlite3
 from collections import Counter
@@ -37,6 +38,7 @@ from seeall.index.manifest import NAME, Manifest, Projection, now
 from seeall.index.plan import Plan
 from seeall.index.segments import Floats, Ids, Living, Mask, Rows, unit
 from seeall.index.stamps import Stamp
+from seeall.index.threads import suited
 from seeall.types import SeeallError
 
 DRIFT = 0.2
@@ -336,8 +338,8 @@ class Writer:
             came, gone = int(alive[old.rows :].sum()), old.count - int(alive[: old.rows].sum())
             if came + gone <= DRIFT * old.count:
                 return old
-        engine.mind_the_fork()
-        built = structures.build(Living(rows.stack, alive), plan)
+        with suited(math.inf):
+            built = structures.build(Living(rows.stack, alive), plan)
         path = f"index/{self._generation:08d}.faiss"
         digest = durable.write(self._root / path, lambda file: engine.save(built.index, file))
         size = (self._root / path).stat().st_size

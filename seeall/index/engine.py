@@ -19,8 +19,10 @@ import numpy as np
 
 from seeall.console import log
 from seeall.index.gpus import Copies, Gpu, place
+from seeall.index.plan import LINKS
 from seeall.index.segments import Floats, Ids, Mask
 from seeall.index.structures import Effort, answer, proposals
+from seeall.index.threads import suited
 from seeall.types import SeeallError
 
 faiss: Any = _faiss  # its stubs lack the conveniences that its Python layer adds
@@ -34,8 +36,6 @@ _GPU_SPARE = 64
 """Beside twice as many neighbours as wanted, how many more are asked of a GPU where some are removed."""
 _MAPPED = 32 << 20
 """Bytes from which a file is mapped and not read: walking a small graph takes a tenth longer when it is mapped."""
-_PROCESS = os.getpid()
-"""A child forked from this process lacks the threads of its OpenMP, and would wait for them for ever."""
 
 
 def save(index: Any, file: BinaryIO) -> None:
@@ -128,7 +128,6 @@ class Engine:
 
         Returns: positions (n, m), -1 where there are no more, and FAISS's own scores (n, m), best first.
         """
-        mind_the_fork()
         those = None if alive is None else self._those(alive)
         number = self._index.ntotal if those is None else those.number
         most = min(self.proposals(k, spare), number)
@@ -151,12 +150,20 @@ class Engine:
 
     def _search_cpu(self, queries: Floats, k: int, those: _Those | None, effort: Effort) -> tuple[Ids, Floats]:
         """Search; where so much effort finds fewer than k, take twice as much."""
-        scores, places = answer(self._index, queries, k, effort, those and those.selector)
+        with suited(len(queries) * self.dim * self._compared(effort)):
+            scores, places = answer(self._index, queries, k, effort, those and those.selector)
         short = np.flatnonzero((places < 0).any(1))
         more = self._more(effort)
         if len(short) and more != effort:
             places[short], scores[short] = self._search_cpu(queries[short], k, those, more)
         return places, scores
+
+    def _compared(self, effort: Effort) -> float:
+        """About how many vectors a query is compared with."""
+        if "nprobe" in effort:
+            cells = self._index.nlist
+            return float(cells + effort["nprobe"] * self._index.ntotal / cells)
+        return LINKS * effort["efSearch"] if "efSearch" in effort else float(self._index.ntotal)
 
     def _more(self, effort: Effort) -> Effort:
         """Twice the effort, as far as there is more to look at."""
@@ -202,9 +209,3 @@ class _Those(NamedTuple):
     here: Mask
     number: int
     selector: Any
-
-
-def mind_the_fork() -> None:
-    """One thread in a forked child; the number is kept for each thread, so it is set at every call."""
-    if os.getpid() != _PROCESS:
-        faiss.omp_set_num_threads(1)

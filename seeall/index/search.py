@@ -19,6 +19,7 @@ from seeall.index.manifest import Projection
 from seeall.index.segments import Floats, Ids, Mask, ordered
 from seeall.index.selection import Selection
 from seeall.index.snapshot import Snapshot
+from seeall.index.threads import suited
 
 _SLACK = 2
 """Candidates beyond k, so that rounding inside FAISS does not decide who is the last."""
@@ -115,7 +116,8 @@ class Searcher:
         """Positions (n, k) and cosines (n, k) by comparing `queries` (n, D) with every row that may be found."""
         found = np.empty((len(queries), 0), np.int64)
         for positions, vectors in self._snapshot.rows.blocks(only.mask if only else self._snapshot.alive):
-            near = faiss.knn(queries, vectors, min(k, len(vectors)), metric=faiss.METRIC_INNER_PRODUCT)[1]
+            with suited(queries.size * len(vectors)):
+                near = faiss.knn(queries, vectors, min(k, len(vectors)), metric=faiss.METRIC_INNER_PRODUCT)[1]
             found = np.concatenate([found, positions[near]], 1)
         return ordered(found, self._snapshot.rows.products(queries, found), k)
 

@@ -16,6 +16,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from seeall.index import durable
 from seeall.index.manifest import Segment, damaged, unreadable
+from seeall.index.threads import suited
 from seeall.types import SeeallError
 
 Floats = NDArray[np.float32]
@@ -105,13 +106,14 @@ class Stack:
         order = np.argsort(where, kind="stable")
         ends = np.searchsorted(where[order], np.arange(-1, len(self.parts)), side="right")
         queries, rows = np.ascontiguousarray(queries), order // m
-        for part, start, first, last in zip(self.parts, self.starts, ends, ends[1:]):
-            if first < last:
-                here, products = order[first:last], np.empty(last - first, np.float32)
-                given = (queries, rows[first:last], part, wanted[here] - start)
-                pointers = [faiss.swig_ptr(array) for array in (*given, products)]
-                faiss.pairwise_indexed_inner_product(self.dim, len(here), *pointers)
-                found[here] = products.clip(-1, 1)
+        with suited(n * m * self.dim):
+            for part, start, first, last in zip(self.parts, self.starts, ends, ends[1:]):
+                if first < last:
+                    here, products = order[first:last], np.empty(last - first, np.float32)
+                    given = (queries, rows[first:last], part, wanted[here] - start)
+                    pointers = [faiss.swig_ptr(array) for array in (*given, products)]
+                    faiss.pairwise_indexed_inner_product(self.dim, len(here), *pointers)
+                    found[here] = products.clip(-1, 1)
         return found.reshape(n, m)
 
     def blocks(self, keep: Mask, first: int = 0) -> Iterator[tuple[Ids, Floats]]:

@@ -1,6 +1,8 @@
 """Claim: a search through a filter finds what brute force over the filtered rows finds, however few pass it.
 
-    python benchmarks/filters.py [--rows 100000] [--json]        half a minute on two cores; a million rows, six minutes
+    python benchmarks/filters.py [--rows 100000] [--structure auto] [--json]
+
+Half a minute on two cores; a million rows, six minutes.
 
 Unit vectors of 128 dimensions about 1,000 centres go into an index with two columns of metadata: `draw`, a number
 between 0 and 1, which says nothing about the vector, and `cluster`, which says all. 1,000 queries about the same
@@ -25,6 +27,7 @@ from pathlib import Path
 
 import numpy as np
 
+from seeall.index.plan import Plan
 from seeall.index.selection import GATHER
 from seeall.index.store import Index
 
@@ -94,6 +97,7 @@ def main() -> None:
     """Build, ask, compare."""
     parser = argparse.ArgumentParser(description=" ".join((__doc__ or "").split("\n\n")[0].split()))
     parser.add_argument("--rows", type=int, default=100_000)
+    parser.add_argument("--structure", default="auto", help="as of ssl index tune")
     parser.add_argument("--json", action="store_true", help="an object a line instead of a table")
     options = parser.parse_args()
     random, n = np.random.default_rng(0), options.rows
@@ -101,10 +105,10 @@ def main() -> None:
     x, cluster = vectors(random, centres, n)
     queries, _ = vectors(random, centres, QUERIES)
     draw = random.random(n)
-    good = True
+    good, plan = True, Plan(options.structure)
     with (
         tempfile.TemporaryDirectory() as folder,
-        Index.create(Path(folder) / "index", dim=DIM, model="none", preprocessing={}, gpu="off") as index,
+        Index.create(Path(folder) / "index", dim=DIM, model="none", preprocessing={}, gpu="off", plan=plan) as index,
     ):
         with index.writer() as writer:
             for start in range(0, n, 50_000):
@@ -113,7 +117,7 @@ def main() -> None:
                 writer.append([f"{i:08d}.jpg" for i in part], x[part.start : part.stop], None, notes)
         facts = index.info()
         if not options.json:
-            print(f"{n} rows, {facts['engine']}, recall@10 of the trained file {facts.get('recall@10', 1):.4f}")
+            print(f"{n} rows, {facts['structure']}, recall@10 of the trained file {facts.get('recall@10', 1):.4f}")
             print(
                 f"{'':<16}{'rows':>8}{'recall@10':>11}{'select':>10}{'queries/s':>11}{'one by one':>12}"
                 f"{'brute force':>13}"

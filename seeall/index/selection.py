@@ -20,7 +20,7 @@ from seeall.index.segments import Floats, Ids, Mask, Rows
 GATHER = 1 << 22, 1 << 25
 """Numbers that are gathered for exact search: so many in any case, which are 32,768 vectors of 128 dimensions, and so
 many, 128 MiB, where a search of the trained file would read more rows."""
-_MORE = 8
+_MORE = 32
 """The nearest rows that pass lie farther away than the nearest of all, so in more cells."""
 _TABLE = 1 << 22
 """Similarities of queries and cells that are held at a time."""

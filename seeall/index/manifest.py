@@ -94,6 +94,8 @@ class Manifest:
     next_segment: int = 1
     """Segment names are never used twice."""
     projection: Projection | None = None
+    store: str = ""
+    """Where items and vectors are, if not in the folder: the address that `--store` took. Written only then."""
 
     @property
     def edition(self) -> tuple[str, int]:
@@ -103,6 +105,8 @@ class Manifest:
     def write(self, root: Path) -> None:
         """Replace the manifest of `root`: this is the moment of a commit. Raises OSError."""
         body = asdict(self)
+        if not self.store:
+            del body["store"]
         text = json.dumps({"format": FORMAT, "checksum": _checksum(body), **body}, indent=1)
         durable.write(root / NAME, lambda file: file.write(text.encode()))
 

@@ -151,6 +151,9 @@ class Index:
                     writer.close()
                     if self._draft:
                         self._draft.publish()
+                        for gone in self._draft.retired:
+                            if gone.store:
+                                log.warning("what %s keeps of the index that was here stays there", gone.store)
                         self._root, self._draft = self._draft.target, None
                 finally:
                     self._reopen(uuid)

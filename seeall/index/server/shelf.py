@@ -18,11 +18,13 @@ from seeall.index.build import eye_of
 from seeall.index.engine import Gpu
 from seeall.index.faces.settings import NAME as GALLERY
 from seeall.index.manifest import NAME
+from seeall.index.protocol import Store
 from seeall.index.segments import Floats, Ids, unit
 from seeall.index.server.errors import Refusal, without_paths
 from seeall.index.server.names import Names, clean
 from seeall.index.server.people import Finding, people_of, whole
-from seeall.index.store import Index, Item
+from seeall.index.store import Item
+from seeall.index.stores import open_store
 from seeall.index.where import parse
 from seeall.training.embed import Eye
 from seeall.types import SeeallError
@@ -68,7 +70,7 @@ class Opened:
     edition: what tells this index from another that was at its place
     """
 
-    def __init__(self, index: Index, eye: Eye, finding: Finding) -> None:
+    def __init__(self, index: Store, eye: Eye, finding: Finding) -> None:
         self.index, self.eye = index, eye
         self.people = people_of(index, eye, finding)
         self.names = Names(index.span())
@@ -129,14 +131,14 @@ class Shelf:
     def __init__(self, folder: Path, gpu: Gpu = "auto", finding: Finding = whole) -> None:
         self._folder, self._gpu, self._finding = folder, gpu, finding
         self._stamp = _stamp(folder)
-        index = Index.open(folder, gpu=gpu)
+        index = open_store(folder, gpu=gpu)
         try:
             self.now = Opened(index, eye_of(index), self._finding)
         except BaseException:
             index.close()
             raise
         self.stale = False
-        self._old: list[tuple[float, Index]] = []
+        self._old: list[tuple[float, Store]] = []
 
     @property
     def name(self) -> str:
@@ -175,7 +177,7 @@ class Shelf:
                 return
         except SeeallError:  # another index has taken its place, or what is there cannot be read
             pass
-        fresh = Index.open(self._folder, gpu=self._gpu)
+        fresh = open_store(self._folder, gpu=self._gpu)
         try:
             self.now = Opened(fresh, eye_of(fresh), self._finding)
         except BaseException:

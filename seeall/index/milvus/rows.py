@@ -1,0 +1,223 @@
+"""Items in Milvus as they are read, in one state: by id, by path, all of them; and what a condition holds for.
+
+The language of conditions has rules of its own for numbers, text and what is missing, which Milvus's has not. So the
+items are read once, a window of ids at a time, and SQLite answers, in memory, by the same SQL as for a folder. The
+answer is kept until something is written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sqlite3
+from collections.abc import Iterator, Sequence
+from typing import Any, final
+
+import numpy as np
+
+from seeall.index.items import Known, Record
+from seeall.index.milvus.log import State
+from seeall.index.milvus.tables import LONGEST, MOST, Tables, window
+from seeall.index.segments import Floats, Ids
+from seeall.index.stamps import Stamp
+from seeall.index.where import Condition
+from seeall.types import SeeallError
+
+WORDS = ("id", "path", "label", "metadata")
+_PATH = 4096
+"""Bytes of a path, at most: as many as Linux allows."""
+_LIST = 10_000
+"""Ids that a condition names."""
+_TABLE = "CREATE TABLE items (id INTEGER PRIMARY KEY, path TEXT NOT NULL, label TEXT, metadata TEXT NOT NULL)"
+_INSERT = "INSERT INTO items VALUES (?, CAST(? AS TEXT), CAST(? AS TEXT), ?)"
+
+
+def key(path: str) -> int:
+    """What a path is looked up by: 64 bits of its SHA-256, as Milvus has no index that is quick for long texts."""
+    return int.from_bytes(hashlib.sha256(_bytes(path)).digest()[:8], "big", signed=True)
+
+
+def kept(text: str | None) -> str | None:
+    """A text as it is stored: itself, or as JSON where it is no UTF-8 or might be taken for JSON.
+
+    >>> kept("a.jpg"), kept("a\\udc80"), kept('"a')
+    ('a.jpg', '"a\\\\udc80"', '"\\\\"a"')
+    """
+    if text is None:
+        return None
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(text)
+    return json.dumps(text) if text.startswith('"') else text
+
+
+def given(stored: str | None) -> str | None:
+    """The text that was stored."""
+    return str(json.loads(stored)) if stored is not None and stored.startswith('"') else stored
+
+
+def written(record: Record) -> dict[str, Any]:
+    """The columns of a record. Raises: SeeallError for what is longer than Milvus takes."""
+    row = {"path": kept(record.path), "label": kept(record.label), "metadata": record.metadata}
+    for name, text in row.items():
+        most = _PATH if name == "path" else LONGEST
+        if text is not None and len(text.encode()) > most:
+            raise SeeallError(f"the {name} of {record.path[:200]!r} takes more than the {most:,} bytes that are kept")
+    return {"id": record.id, "key": key(record.path), **row}
+
+
+def record(row: dict[str, Any]) -> Record:
+    """The record that columns are."""
+    return Record(int(row["id"]), given(row["path"]) or "", given(row["label"]), row["metadata"])
+
+
+@final
+class Rows:
+    """What counts in `state`, whose vectors are (D,); own: a batch that counts, too."""
+
+    def __init__(self, tables: Tables, state: State, dim: int, own: int | None = None) -> None:
+        self._tables, self.state, self._dim = tables, state, dim
+        self._condition = state.condition(own)
+
+    def by_id(self, ids: Sequence[int], more: Sequence[str] = ()) -> dict[int, dict[str, Any]]:
+        """Id → columns, WORDS and `more`, of those of `ids` that there are."""
+        good = [i for i in dict.fromkeys(ids) if 0 < i < 2**63]
+        fields, step = [*WORDS, *more], min(4096, window(self._dim))
+        return {
+            int(r["id"]): r for r in self._tables.among(self._tables.items, "id", good, self._condition, fields, step)
+        }
+
+    def by_path(self, paths: Sequence[str], more: Sequence[str] = ()) -> dict[str, dict[str, Any]]:
+        """Path → columns, WORDS and `more`, of those of `paths` that there are."""
+        wanted = {key(path): path for path in paths if _is_path(path)}
+        fields, step = [*WORDS, *more], min(4096, window(self._dim))
+        found = self._tables.among(self._tables.items, "key", list(wanted), self._condition, fields, step)
+        return {path: row for row in found if (path := given(row["path"])) == wanted[key(str(path))]}
+
+    def windows(self, fields: Sequence[str], step: int) -> Iterator[list[dict[str, Any]]]:
+        """All rows, by ascending id, a window of `step` ids at a time."""
+        for first in range(1, self.state.next_id, step):
+            if rows := self._window(fields, first, step):
+                yield rows
+
+    def block(self, first: int, size: int) -> tuple[Ids, Floats]:
+        """Of the ids from `first` on, `size` of them: those that there are (m,), ascending, and vectors (m, D)."""
+        step, rows = window(self._dim), list[dict[str, Any]]()
+        for start in range(first, first + size, step):
+            rows += self._window(("id", "vector"), start, min(step, first + size - start))
+        ids = np.array([row["id"] for row in rows], np.int64)
+        return ids, np.array([row["vector"] for row in rows], np.float32).reshape(len(ids), self._dim)
+
+    def blocks(self, size: int) -> Iterator[tuple[Ids, Floats]]:
+        """Ids (m,), ascending, with vectors (m, D), at most `size` at a time."""
+        for first in range(1, self.state.next_id, size):
+            ids, vectors = self.block(first, size)
+            if len(ids):
+                yield ids, vectors
+
+    def _window(self, fields: Sequence[str], first: int, step: int) -> list[dict[str, Any]]:
+        """The rows of ids from `first` on, `step` of them, in their order."""
+        some = f"id >= {first} and id < {first + step}"
+        rows = self._tables.rows(self._tables.items, f"{some} and {self._condition}", fields)
+        unique = {int(row["id"]): row for row in rows}
+        return [unique[i] for i in sorted(unique)]
+
+    def ids(self) -> Ids:
+        """(n,) ascending."""
+        parts = [np.array([r["id"] for r in rows], np.int64) for rows in self.windows(("id",), MOST)]
+        return np.concatenate([np.empty(0, np.int64), *parts])
+
+    def records(self) -> Iterator[Record]:
+        """All, by ascending id."""
+        for rows in self.windows(WORDS, 4096):
+            yield from map(record, rows)
+
+    def stamps(self, ids: Sequence[int]) -> dict[int, Stamp]:
+        """Id → what its file was like, of those of `ids` of which that is known."""
+        fields = ("id", "size", "changed", "digest")
+        rows = self._tables.among(self._tables.files, "id", list(ids), "id > 0", fields)
+        return {int(r["id"]): Stamp(int(r["size"]), int(r["changed"]), str(r["digest"])) for r in rows}
+
+    def files(self, paths: Sequence[str]) -> dict[str, Known]:
+        """See `known.files`."""
+        found = {path: record(row) for path, row in self.by_path(paths).items()}
+        stamps = self.stamps([r.id for r in found.values()])
+        return {path: (r, stamps.get(r.id)) for path, r in found.items()}
+
+    def known(self, ids: Ids) -> list[Known]:
+        """See `known.records`."""
+        rows, stamps = self.by_id(ids.tolist()), self.stamps(ids.tolist())
+        return [(record(rows[i]), stamps.get(i)) for i in ids.tolist()]
+
+    def keys(self) -> set[str]:
+        """See `known.keys`."""
+        return {str(name) for r in self.records() if r.metadata != "{}" for name in json.loads(r.metadata)}
+
+    def below(self, folder: str) -> list[str]:
+        """See `known.below`."""
+        first = _bytes(folder.rstrip("/")) + b"/"
+        return [r.path for r in self.records() if _bytes(r.path).startswith(first) and _bytes(r.path) != first]
+
+    def select(self, condition: Condition) -> Passing:
+        """What `condition` holds for."""
+        ids, passing = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+        query = f"SELECT id FROM items WHERE {condition.sql}"
+        db = sqlite3.connect(":memory:", isolation_level=None)
+        try:
+            db.execute(_TABLE)
+            for rows in self.windows(WORDS, 4096):
+                db.execute("DELETE FROM items")
+                db.executemany(_INSERT, (_values(record(row)) for row in rows))
+                ids.append(np.array([r["id"] for r in rows], np.int64))
+                passing.append(np.sort(np.array([r[0] for r in db.execute(query, condition.values)], np.int64)))
+        finally:
+            db.close()
+        return Passing(np.concatenate(ids), np.concatenate(passing))
+
+
+@final
+class Passing:
+    """Those items `ids` (m,), ascending, of `all` (n,) that a condition holds for."""
+
+    def __init__(self, all: Ids, ids: Ids) -> None:
+        self.ids = ids
+        self.conditions = list(_stretches(all, np.isin(all, ids)))
+
+
+def _stretches(ids: Ids, passing: np.ndarray) -> Iterator[str]:
+    """Conditions that hold for those of `ids` (n,) that are `passing` (n,) and for no others, each of which for one.
+
+    Each is about a stretch of ids, and names those that pass or those that do not: so many stretches that at most
+    _LIST are named in one.
+    """
+    yes, no = np.cumsum(passing), np.cumsum(~passing)
+    start = 0
+    while start < len(ids):
+        before = (yes[start - 1], no[start - 1]) if start else (0, 0)
+        ends = [np.searchsorted(count, at + _LIST, side="right") for count, at in zip((yes, no), before)]
+        stop = int(max(ends))
+        part, good = ids[start:stop], passing[start:stop]
+        fewer = good.sum() <= (~good).sum()
+        if good.any():
+            named = part[good if fewer else ~good]
+            which = (
+                f" and id {'in' if fewer else 'not in'} [{','.join(map(str, named.tolist()))}]" if len(named) else ""
+            )
+            yield f"id >= {part[0]} and id <= {part[-1]}{which}"
+        start = stop
+
+
+def _values(r: Record) -> tuple[int, bytes, bytes | None, str]:
+    return r.id, _bytes(r.path), None if r.label is None else _bytes(r.label), r.metadata
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _is_path(text: str) -> bool:
+    try:
+        return bool(_bytes(text))
+    except UnicodeEncodeError:
+        return False

@@ -1,0 +1,37 @@
+"""An index, wherever it is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from seeall.index import durable
+from seeall.index.engine import Gpu
+from seeall.index.manifest import Manifest
+from seeall.index.protocol import Store
+from seeall.index.store import Index
+
+
+def creator(store: str | None) -> Callable[..., Store]:
+    """What takes the arguments of `Index.create`, and makes an index whose items are at the address `store`, if any."""
+    if store is None:
+        return Index.create
+    from seeall.index.milvus.store import MilvusIndex
+
+    return partial(MilvusIndex.create, store=store)
+
+
+def open_store(path: str | Path, *, gpu: Gpu = "auto", wait: bool = False) -> Store:
+    """Open the index at `path`, which says itself whether its items are there or in Milvus: see `Index.open`.
+
+    gpu means nothing to one in Milvus.
+    Raises: as `Index.open`; SeeallError where Milvus does not answer, or is no longer what was written.
+    """
+    root = Path(path).resolve()
+    durable.restore(root)
+    if not Manifest.read(root).store:
+        return Index.open(root, gpu=gpu, wait=wait)
+    from seeall.index.milvus.store import MilvusIndex
+
+    return MilvusIndex.open(root, wait=wait)

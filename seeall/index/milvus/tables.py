@@ -123,7 +123,9 @@ class Tables:
                 indexes.add_index("vector", index_type=kind, metric_type="IP", params=_built(kind))
                 if name == self.items:
                     indexes.add_index("key", index_type="INVERTED")
-                self._client.create_collection(name, schema=schema, index_params=indexes, **_STRONG)
+                self._client.create_collection(name, schema=schema, **_STRONG)
+                self._client.create_index(name, indexes, sync=False)  # of nothing, which takes no time
+                self._client.load_collection(name, timeout=_PATIENCE)
 
     def open(self, dim: int) -> None:
         """Make sure that all is there, and ready. Raises: SeeallError where it is not, or of another dimension."""

@@ -189,14 +189,14 @@ def index_check(
 ) -> None:
     """Compare everything in an index with its checksums and counts; exit code 1 where something is wrong."""
     from seeall.index.repair import repair as mend
-    from seeall.index.store import Index
+    from seeall.index.stores import open_store
 
     if repair:
         done, problems = mend(index.resolve(), wait=wait)
         notes = [f"repaired: {line}" for line in done]
         problems = [f"cannot be repaired: {line}" for line in problems]
     else:
-        with Index.open(index) as opened:
+        with open_store(index) as opened:
             problems, notes = opened.check(), opened.notes()
     if json_:
         print(json.dumps({"problems": problems, "notes": notes}))

@@ -102,6 +102,14 @@ class Manifest:
         """What tells this manifest from any other that was ever at the same place."""
         return self.uuid, self.generation
 
+    def require_folder(self, root: Path) -> None:
+        """Raises SeeallError where items and vectors are elsewhere."""
+        if self.store:
+            raise SeeallError(
+                f"the index {root} keeps its items at {self.store}, and this is for an index that is all in a folder:"
+                f" `ssl index merge NEW {root}` makes one of it"
+            )
+
     def write(self, root: Path) -> None:
         """Replace the manifest of `root`: this is the moment of a commit. Raises OSError."""
         body = asdict(self)

@@ -44,11 +44,7 @@ class Snapshot:
 
     def _open(self, root: Path, manifest: Manifest) -> bool:
         """Whether everything that was opened belongs to `manifest`; nothing stays open where it does not."""
-        if manifest.store:
-            raise SeeallError(
-                f"the index {root} keeps its items at {manifest.store}, and this is for an index that is all in a"
-                f" folder: `ssl index merge NEW {root}` makes one of it"
-            )
+        manifest.require_folder(root)
         self.root, self.manifest = root, manifest
         self.items, self.trained = Items(root), None
         good = False

@@ -254,6 +254,10 @@ class Index:
         """(n,) int64, ascending."""
         return self._snapshot.ids
 
+    def generation(self) -> int:
+        """The generation that is open."""
+        return self._snapshot.manifest.generation
+
     def span(self) -> tuple[str, str] | None:
         """The first and the last absolute path, by their bytes: what both begin with, all do. None: there is none."""
         with self.reading() as snapshot:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import socket
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import pytest
 
@@ -27,3 +31,39 @@ def beginner(kind: str, root: Path) -> Begin:
         return create(root / name, dim=dim, **settings)
 
     return begin
+
+
+@final
+class Milvus:
+    """A server of milvus-lite as a process of its own, on a port that stays its own when it is started again."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        with socket.socket() as some:
+            some.bind(("127.0.0.1", 0))
+            self.port = int(some.getsockname()[1])
+        self.address = f"milvus:http://127.0.0.1:{self.port}"
+        self.start()
+
+    def start(self) -> None:
+        command = [sys.executable, "-m", "milvus_lite", "server", "--host", "127.0.0.1", "--port", str(self.port)]
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+        self._process = subprocess.Popen([*command, "--data-dir", str(self._folder)], **quiet)  # type: ignore[call-overload]
+        end = time.monotonic() + 60
+        while True:
+            try:
+                socket.create_connection(("127.0.0.1", self.port), 1).close()
+                return
+            except OSError:
+                assert time.monotonic() < end and self._process.poll() is None
+                time.sleep(0.05)
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+
+    def __enter__(self) -> Milvus:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self.kill()

@@ -81,6 +81,11 @@ class Log(NamedTuple):
     commits: dict[int, dict[str, Any]]
 
     @property
+    def unfinished(self) -> list[int]:
+        """Batches that have begun, have no commit, and are not void."""
+        return [batch for batch in self.state.void if batch not in self.void]
+
+    @property
     def state(self) -> State:
         """What counts."""
         done = {batch: body for batch, body in self.commits.items() if batch not in self.void}
@@ -147,7 +152,7 @@ def recover(tables: Tables, root: Path) -> State:
     """
     log = read(tables)
     state = log.state
-    dead = [batch for batch in state.void if batch not in log.void]
+    dead = log.unfinished
     for batch in dead:
         writer = log.begun[batch]
         if writer["by"] != _name(root) and time.time() - writer["time"] < BUSY:

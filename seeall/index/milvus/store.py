@@ -25,6 +25,7 @@ from seeall.index.draft import Draft
 from seeall.index.durable import LOCK, Lock
 from seeall.index.items import Known
 from seeall.index.manifest import Manifest
+from seeall.index.milvus import check
 from seeall.index.milvus import log as commits
 from seeall.index.milvus.rows import Passing, Rows, record
 from seeall.index.milvus.search import nearest
@@ -202,6 +203,11 @@ class MilvusIndex:
 
         return self._steady(read)
 
+    def generation(self) -> int:
+        """The newest generation there is."""
+        self._check()
+        return commits.read(self._tables).state.generation
+
     def span(self) -> tuple[str, str] | None:
         """The first and the last absolute path, by their bytes, that were ever here since it was last empty."""
         return self._steady(lambda rows: rows.state.span)
@@ -274,6 +280,15 @@ class MilvusIndex:
             "created": self._manifest.created,
             "updated": state.updated or self._manifest.updated,
         }
+
+    def check(self) -> list[str]:
+        """Read everything, and compare it with what was written. Returns what is wrong, if anything."""
+        return self._steady(lambda rows: check.problems(self._root, self._manifest, rows))
+
+    def notes(self) -> list[str]:
+        """What writers that died have left behind: harmless, and gone with the next commit."""
+        writing = len(commits.read(self._tables).unfinished)
+        return [f"{writing} writes have begun and are not finished: they go on, or go with the next"] if writing else []
 
     @contextmanager
     def reading(self) -> Iterator[MilvusView]:

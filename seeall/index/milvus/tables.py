@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -131,8 +131,7 @@ class Tables:
         """Make sure that all is there, and ready. Raises: SeeallError where it is not, or of another dimension."""
         with self._talking():
             told = self._client.describe_collection(self.items)
-            for name in (self.items, self.commits, self.files):
-                self._client.load_collection(name, timeout=_PATIENCE)
+            self._load()
         width = next((int(f["params"]["dim"]) for f in told["fields"] if f["name"] == "vector"), 0)
         if width != dim:
             raise SeeallError(
@@ -152,11 +151,12 @@ class Tables:
 
     def rows(self, table: str, condition: str, fields: Sequence[str]) -> list[dict[str, Any]]:
         """Of at most MOST rows that fulfil a condition, what `fields` say; in no order."""
-        with self._talking():
-            found = self._client.query(
-                table, filter=condition, output_fields=list(fields), limit=MOST, timeout=_PATIENCE, **_STRONG
+        return list(
+            self._asked(
+                self._client.query, table, filter=condition, output_fields=list(fields), limit=MOST,
+                timeout=_PATIENCE, **_STRONG,
             )
-        return list(found)
+        )  # fmt: skip
 
     def among(
         self, table: str, field: str, values: Sequence[int], condition: str, fields: Sequence[str], step: int = 4096
@@ -172,12 +172,11 @@ class Tables:
         """For each of `queries` (n, D): its number, and (id, cosine, vector) of at most `limit` rows, best first."""
         step = max(1, min(MOST // 8, _BYTES // (4 * queries.shape[1] * limit)))
         for start in range(0, len(queries), step):
-            with self._talking():
-                answers = self._client.search(
-                    self.items, data=list(queries[start : start + step]), filter=condition, limit=limit,
-                    output_fields=["vector"], anns_field="vector", timeout=_PATIENCE, **_STRONG,
-                    search_params={"metric_type": "IP", "params": _sought(kind, limit)},
-                )  # fmt: skip
+            answers = self._asked(
+                self._client.search, self.items, data=list(queries[start : start + step]), filter=condition,
+                limit=limit, output_fields=["vector"], anns_field="vector", timeout=_PATIENCE, **_STRONG,
+                search_params={"metric_type": "IP", "params": _sought(kind, limit)},
+            )  # fmt: skip
             for number, hits in enumerate(answers, start):
                 yield number, [(int(h["id"]), float(h["distance"]), h["entity"]["vector"]) for h in hits]
 
@@ -209,6 +208,21 @@ class Tables:
             with self._talking():
                 for table in tables:
                     self._client.flush(table, timeout=_PATIENCE)
+
+    def _asked(self, ask: Callable[..., Any], *what: Any, **how: Any) -> Any:
+        """What Milvus answers; asked once more where it has begun anew and has not loaded the collections yet."""
+        with self._talking():
+            try:
+                return ask(*what, **how)
+            except Exception as fault:
+                if not re.search(r"not loaded|load\(\)|released", str(fault)):
+                    raise
+                self._load()
+                return ask(*what, **how)
+
+    def _load(self) -> None:
+        for name in (self.items, self.commits, self.files):
+            self._client.load_collection(name, timeout=_PATIENCE)
 
     def _put(self, table: str, rows: Sequence[dict[str, Any]]) -> None:
         with self._talking():

@@ -130,7 +130,7 @@ def test_an_insert_that_comes_after_its_writer_died_counts_for_nothing(tmp_path:
         died(index.path, 2, True)
         (batch,) = milvus_log.read(tables).state.void
         assert index.add(["b"], vectors(1, 1)).tolist() == [2]
-        late = {"id": 77, "key": 7, "batch": batch, "path": "late", "label": None, "metadata": "{}"}
+        late = {"id": 77, "key": 7, "batch": batch, "path": "late", "label": None, "metadata": "{}", "marks": []}
         tables.insert(tables.items, [{**late, "vector": vectors(1, 2)[0]}])
         for _ in range(2):
             assert content(index).keys() == {"a", "b"} and 77 not in index
@@ -222,7 +222,9 @@ def test_check_finds_what_is_wrong(tmp_path: Path) -> None:
         index.add(["a", "b", "c", "d"], vectors(4))
         assert index.check() == [] == index.notes()
         tables = index._tables  # type: ignore[attr-defined]
-        row = dict(tables.rows(tables.items, "id == 2", ["key", "batch", "path", "label", "metadata", "vector"])[0])
+        row = dict(
+            tables.rows(tables.items, "id == 2", ["key", "batch", "path", "label", "metadata", "marks", "vector"])[0]
+        )
         tables.delete(tables.items, "id in [2, 3]")
         tables.insert(tables.items, [{**row, "id": 2}, {**row, "id": 3}])
         (index.path / "net").write_text("")

@@ -1,8 +1,9 @@
 """Items in Milvus as they are read, in one state: by id, by path, all of them; and what a condition holds for.
 
-The language of conditions has rules of its own for numbers, text and what is missing, which Milvus's has not. So the
-items are read once, a window of ids at a time, and SQLite answers, in memory, by the same SQL as for a folder. The
-answer is kept until something is written.
+The language of conditions has rules of its own for numbers, text and what is missing, which Milvus's has not. So Milvus
+finds those items that have the marks which a condition implies, where it implies any, and SQLite answers for these, in
+memory, by the same SQL as for a folder. The answer is kept until something is written. Equality, `in` and `is not null`
+imply marks; for `year > 2020` all items are read that have a year, and for `label is null` all.
 """
 
 from __future__ import annotations
@@ -10,14 +11,15 @@ from __future__ import annotations
 import hashlib
 import json
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, final
 
 import numpy as np
 
+from seeall.index import marks
 from seeall.index.items import Known, Record
 from seeall.index.milvus.log import State
-from seeall.index.milvus.tables import LONGEST, MOST, Tables, window
+from seeall.index.milvus.tables import LONGEST, MOST, Tables, numbers, window
 from seeall.index.segments import Floats, Ids
 from seeall.index.stamps import Stamp
 from seeall.index.where import Condition
@@ -28,13 +30,25 @@ _PATH = 4096
 """Bytes of a path, at most: as many as Linux allows."""
 _LIST = 10_000
 """Ids that a condition names."""
+_LETTERS = 1 << 22
+"""Of text that are read at a time, about."""
+_TOGETHER = 4096
+"""Rows with words that are read at a time."""
 _TABLE = "CREATE TABLE items (id INTEGER PRIMARY KEY, path TEXT NOT NULL, label TEXT, metadata TEXT NOT NULL)"
 _INSERT = "INSERT INTO items VALUES (?, CAST(? AS TEXT), CAST(? AS TEXT), ?)"
 
 
 def key(path: str) -> int:
     """What a path is looked up by: 64 bits of its SHA-256, as Milvus has no index that is quick for long texts."""
-    return int.from_bytes(hashlib.sha256(_bytes(path)).digest()[:8], "big", signed=True)
+    return _digest(_bytes(path))
+
+
+def _digest(data: bytes) -> int:
+    return int.from_bytes(hashlib.sha256(data).digest()[:8], "big", signed=True)
+
+
+def _hashed(some: Iterable[str]) -> list[int]:
+    return sorted(_digest(mark.encode("utf-8", "surrogatepass")) for mark in some)
 
 
 def kept(text: str | None) -> str | None:
@@ -64,7 +78,9 @@ def written(record: Record) -> dict[str, Any]:
         most = _PATH if name == "path" else LONGEST
         if text is not None and len(text.encode()) > most:
             raise SeeallError(f"the {name} of {record.path[:200]!r} takes more than the {most:,} bytes that are kept")
-    return {"id": record.id, "key": key(record.path), **row}
+    own = [text if text is None else _bytes(text).decode(errors="surrogateescape") for text in record[1:3]]
+    found = marks.marks(own[0] or "", own[1], json.loads(record.metadata))
+    return {"id": record.id, "key": key(record.path), **row, "marks": _hashed(found)}
 
 
 def record(row: dict[str, Any]) -> Record:
@@ -96,10 +112,16 @@ class Rows:
         return {path: row for row in found if (path := given(row["path"])) == wanted[key(str(path))]}
 
     def windows(self, fields: Sequence[str], step: int) -> Iterator[list[dict[str, Any]]]:
-        """All rows, by ascending id, a window of `step` ids at a time."""
-        for first in range(1, self.state.next_id, step):
-            if rows := self._window(fields, first, step):
+        """All rows, by ascending id, a window of `step` ids at a time, or of more where they hold little text."""
+        first = 1
+        while first < self.state.next_id:
+            rows = self._window(fields, first, step)
+            first += step
+            if rows:
                 yield rows
+            if rows and "vector" not in fields:
+                letters = sum(len(value) for row in rows for value in row.values() if isinstance(value, str))
+                step = min(MOST, max(1, _LETTERS * len(rows) // max(letters, 1)))
 
     def block(self, first: int, size: int) -> tuple[Ids, Floats]:
         """Of the ids from `first` on, `size` of them: those that there are (m,), ascending, and vectors (m, D)."""
@@ -130,7 +152,7 @@ class Rows:
 
     def records(self) -> Iterator[Record]:
         """All, by ascending id."""
-        for rows in self.windows(WORDS, 4096):
+        for rows in self.windows(WORDS, _TOGETHER):
             yield from map(record, rows)
 
     def stamps(self, ids: Sequence[int]) -> dict[int, Stamp]:
@@ -162,27 +184,47 @@ class Rows:
     def select(self, condition: Condition) -> Passing:
         """What `condition` holds for."""
         ids, passing = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+        having = " and ".join(f"array_contains_any(marks, {numbers(_hashed(some))})" for some in condition.implied)
+        blocks = self._having(having, 1, self.state.next_id) if having else self.windows(WORDS, _TOGETHER)
         query = f"SELECT id FROM items WHERE {condition.sql}"
         db = sqlite3.connect(":memory:", isolation_level=None)
         try:
             db.execute(_TABLE)
-            for rows in self.windows(WORDS, 4096):
+            for rows in blocks:
                 db.execute("DELETE FROM items")
                 db.executemany(_INSERT, (_values(record(row)) for row in rows))
                 ids.append(np.array([r["id"] for r in rows], np.int64))
                 passing.append(np.sort(np.array([r[0] for r in db.execute(query, condition.values)], np.int64)))
         finally:
             db.close()
-        return Passing(np.concatenate(ids), np.concatenate(passing))
+        return Passing(np.concatenate(ids), np.concatenate(passing), having)
+
+    def _having(self, condition: str, first: int, end: int) -> Iterator[list[dict[str, Any]]]:
+        """The rows of which a condition holds whose ids are from `first` to `end`, exclusive; halved where too many."""
+        some = f"{condition} and id >= {first} and id < {end} and {self._condition}"
+        if first >= end or not (count := self._tables.count(self._tables.items, some)):
+            return
+        if count <= _TOGETHER or end - first <= _TOGETHER:
+            rows = self._tables.rows(self._tables.items, some, WORDS)
+            unique = {int(row["id"]): row for row in rows}
+            yield [unique[i] for i in sorted(unique)]
+        else:
+            middle = (first + end) // 2
+            yield from self._having(condition, first, middle)
+            yield from self._having(condition, middle, end)
 
 
 @final
 class Passing:
-    """Those items `ids` (m,), ascending, of `all` (n,) that a condition holds for."""
+    """Those items `ids` (m,), ascending, that a condition holds for, of `all` (n,) of which `having` holds."""
 
-    def __init__(self, all: Ids, ids: Ids) -> None:
+    def __init__(self, all: Ids, ids: Ids, having: str) -> None:
         self.ids = ids
-        self.conditions = list(_stretches(all, np.isin(all, ids)))
+        if len(ids) <= _LIST:
+            self.conditions = [f"id in {numbers(ids.tolist())}"] if len(ids) else []
+        else:
+            prefix = f"{having} and " if having else ""
+            self.conditions = [prefix + part for part in _stretches(all, np.isin(all, ids))]
 
 
 def _stretches(ids: Ids, passing: np.ndarray) -> Iterator[str]:
@@ -201,9 +243,7 @@ def _stretches(ids: Ids, passing: np.ndarray) -> Iterator[str]:
         fewer = good.sum() <= (~good).sum()
         if good.any():
             named = part[good if fewer else ~good]
-            which = (
-                f" and id {'in' if fewer else 'not in'} [{','.join(map(str, named.tolist()))}]" if len(named) else ""
-            )
+            which = f" and id {'in' if fewer else 'not in'} {numbers(named.tolist())}" if len(named) else ""
             yield f"id >= {part[0]} and id <= {part[-1]}{which}"
         start = stop
 

@@ -1,6 +1,7 @@
 """Three collections in Milvus, and what can be asked of them: the only file that knows pymilvus.
 
-    seeall_<uuid>           id, vector, key (of the path, 64 bits of its SHA-256), batch, path, label, metadata
+    seeall_<uuid>           id, vector, key (of the path, 64 bits of its SHA-256), batch, path, label, metadata, and
+                            marks, 64 bits of the SHA-256 of each of what `seeall.index.marks` says of an item
     seeall_<uuid>_commits   batch, body: what `log` makes of it
     seeall_<uuid>_files     id, size, changed, digest: stamps
 
@@ -105,8 +106,16 @@ class Tables:
         number: tuple[Any, dict[str, Any]] = (DataType.INT64, {})
         text = (DataType.VARCHAR, {"max_length": LONGEST})
         some = (DataType.VARCHAR, {"max_length": LONGEST, "nullable": True})
+        several = (DataType.ARRAY, {"element_type": DataType.INT64, "max_capacity": 4096})
         columns: dict[str, dict[str, Any]] = {
-            self.items: {"key": number, "batch": number, "path": text, "label": some, "metadata": text},
+            self.items: {
+                "key": number,
+                "batch": number,
+                "path": text,
+                "label": some,
+                "metadata": text,
+                "marks": several,
+            },
             self.files: {"size": number, "changed": number, "digest": text},
             self.commits: {"batch": number, "body": text},
         }
@@ -122,7 +131,8 @@ class Tables:
                 indexes = MilvusClient.prepare_index_params()
                 indexes.add_index("vector", index_type=kind, metric_type="IP", params=_built(kind))
                 if name == self.items:
-                    indexes.add_index("key", index_type="INVERTED")
+                    for field in ("key",) if self.lite else ("key", "marks"):
+                        indexes.add_index(field, index_type="INVERTED")
                 self._client.create_collection(name, schema=schema, **_STRONG)
                 self._client.create_index(name, indexes, sync=False)  # of nothing, which takes no time
                 self._client.load_collection(name, timeout=_PATIENCE)
@@ -157,6 +167,13 @@ class Tables:
                 timeout=_PATIENCE, **_STRONG,
             )
         )  # fmt: skip
+
+    def count(self, table: str, condition: str) -> int:
+        """How many rows fulfil a condition."""
+        found = self._asked(
+            self._client.query, table, filter=condition, output_fields=["count(*)"], timeout=_PATIENCE, **_STRONG
+        )
+        return int(found[0]["count(*)"])
 
     def among(
         self, table: str, field: str, values: Sequence[int], condition: str, fields: Sequence[str], step: int = 4096

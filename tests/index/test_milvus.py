@@ -157,17 +157,28 @@ def test_two_places_that_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
             assert left_behind(one) == []
 
 
-def test_a_condition_that_many_fulfil_is_asked_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("share", [1, 8])
+def test_a_condition_that_many_fulfil_is_asked_in_parts(
+    share: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(milvus_rows, "_LIST", 7)
+    monkeypatch.setattr(milvus_rows, "_TOGETHER", 20)
+    monkeypatch.setattr(milvus_rows, "_SHARE", share)
+    monkeypatch.setattr(milvus_rows, "_LETTERS", 900)
     x = vectors(300)
     draw = np.random.default_rng(1).random(300)
     answers = []
     for kind in ("folder", "milvus"):
         with beginner(kind, tmp_path)(kind) as index:
-            index.add([str(n) for n in range(300)], x, None, [{"d": float(d)} for d in draw])
+            index.add(
+                [str(n) for n in range(300)],
+                x,
+                None,
+                [{"d": float(d)} if d < 0.95 else {"e": n % 3} for n, d in enumerate(draw)],
+            )
             index.remove(range(50, 90))
-            some = [index.search(x[:9], 20, f"d < {most} or id > 290") for most in (0, 0.02, 0.1, 0.5, 0.9, 0.99, 1)]
-            answers.append(some)
+            asked = [f"d < {most}{more}" for most in (0, 0.1, 0.5, 0.9, 1) for more in ("", " or id > 290")]
+            answers.append([index.search(x[:9], 20, text) for text in [*asked, "e = 1", "e in (0, 2)", "d is null"]])
     for (a, s), (b, t) in zip(*answers):
         assert np.array_equal(a, b) and np.array_equal(s, t)
 
@@ -222,9 +233,8 @@ def test_check_finds_what_is_wrong(tmp_path: Path) -> None:
         index.add(["a", "b", "c", "d"], vectors(4))
         assert index.check() == [] == index.notes()
         tables = index._tables  # type: ignore[attr-defined]
-        row = dict(
-            tables.rows(tables.items, "id == 2", ["key", "batch", "path", "label", "metadata", "marks", "vector"])[0]
-        )
+        columns = ["key", "batch", "path", "label", "metadata", "marks", "vector"]
+        row = dict(tables.rows(tables.items, "id == 2", columns)[0])
         tables.delete(tables.items, "id in [2, 3]")
         tables.insert(tables.items, [{**row, "id": 2}, {**row, "id": 3}])
         (index.path / "net").write_text("")

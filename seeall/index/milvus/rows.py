@@ -3,7 +3,8 @@
 The language of conditions has rules of its own for numbers, text and what is missing, which Milvus's has not. So Milvus
 finds those items that have the marks which a condition implies, where it implies any, and SQLite answers for these, in
 memory, by the same SQL as for a folder. The answer is kept until something is written. Equality, `in` and `is not null`
-imply marks; for `year > 2020` all items are read that have a year, and for `label is null` all.
+imply marks; for `year > 2020` all items are read that have a year, and for `label is null` all. So are they where
+more than an eighth have the marks.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ _LETTERS = 1 << 22
 """Of text that are read at a time, about."""
 _TOGETHER = 4096
 """Rows with words that are read at a time."""
+_SHARE = 8
+"""Where more than one of so many may fulfil a condition, reading all is the quicker."""
 _TABLE = "CREATE TABLE items (id INTEGER PRIMARY KEY, path TEXT NOT NULL, label TEXT, metadata TEXT NOT NULL)"
 _INSERT = "INSERT INTO items VALUES (?, CAST(? AS TEXT), CAST(? AS TEXT), ?)"
 
@@ -185,6 +188,8 @@ class Rows:
         """What `condition` holds for."""
         ids, passing = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
         having = " and ".join(f"array_contains_any(marks, {numbers(_hashed(some))})" for some in condition.implied)
+        if having and self._tables.count(self._tables.items, having) > max(_TOGETHER, self.state.next_id // _SHARE):
+            having = ""
         blocks = self._having(having, 1, self.state.next_id) if having else self.windows(WORDS, _TOGETHER)
         query = f"SELECT id FROM items WHERE {condition.sql}"
         db = sqlite3.connect(":memory:", isolation_level=None)

@@ -39,6 +39,8 @@ _BYTES = 1 << 23
 _PATIENCE = 60.0
 """Seconds for which an answer is waited for; a tenth of them for the first."""
 _STRONG = {"consistency_level": "Strong"}
+_QUIET = {"grpc.keepalive_time_ms": 300_000}
+"""A server hangs up on those who make sure of it more often."""
 _DUMMY = [1.0, 0.0]
 """Milvus has no collection without vectors."""
 
@@ -94,7 +96,9 @@ class Tables:
         from pymilvus import MilvusClient
 
         try:
-            self._client: Any = MilvusClient(self.uri, token=os.environ.get(TOKEN, ""), timeout=_PATIENCE / 10)
+            self._client: Any = MilvusClient(
+                self.uri, token=os.environ.get(TOKEN, ""), timeout=_PATIENCE / 10, grpc_options=_QUIET
+            )
             self.lite = "lite" in str(self._client.get_server_version())
         except Exception as fault:  # pymilvus raises errors of its own, of gRPC and of Python
             raise self._refused(fault) if local else self._fault(fault) from None

@@ -153,7 +153,7 @@ class Index:
                         self._draft.publish()
                         for gone in self._draft.retired:
                             if gone.store:
-                                log.warning("what %s keeps of the index that was here stays there", gone.store)
+                                log.warning("collections seeall_%s… stay at %s: drop them there", gone.uuid, gone.store)
                         self._root, self._draft = self._draft.target, None
                 finally:
                     self._reopen(uuid)

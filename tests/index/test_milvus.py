@@ -15,6 +15,7 @@ from typing import Any, final
 import numpy as np
 import pytest
 
+from seeall.index.milvus import conditions as milvus_conditions
 from seeall.index.milvus import log as milvus_log
 from seeall.index.milvus import rows as milvus_rows
 from seeall.index.plan import Plan
@@ -161,7 +162,7 @@ def test_two_places_that_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 def test_a_condition_that_many_fulfil_is_asked_in_parts(
     share: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(milvus_rows, "_LIST", 7)
+    monkeypatch.setattr(milvus_conditions, "_LIST", 7)
     monkeypatch.setattr(milvus_rows, "_TOGETHER", 20)
     monkeypatch.setattr(milvus_rows, "_SHARE", share)
     monkeypatch.setattr(milvus_rows, "_LETTERS", 900)
@@ -265,6 +266,8 @@ def test_only_an_index_in_a_folder(tmp_path: Path) -> None:
         index.add(["a", "b"], vectors(2))
     with pytest.raises(SeeallError, match="keeps its items at milvus:.*`ssl index merge NEW .*` makes one of it"):
         Index.open(index.path)
+    with pytest.raises(SeeallError, match="--gpu on: .* is searched by Milvus"):
+        open_store(index.path, gpu="on")
     report = merge(tmp_path / "local", [index.path])
     assert report["count"] == 2
     with open_store(index.path) as one, Index.open(tmp_path / "local") as two:
@@ -289,7 +292,7 @@ def test_collections_of_what_is_overwritten_go(tmp_path: Path, notes: list[str])
     assert held() == 3 and not notes
     with beginner("folder", tmp_path)("index", overwrite=True) as index:
         index.add(["c"], vectors(1))
-    assert held() == 3 and "stays there" in notes[-1]
+    assert held() == 3 and "stay at milvus:" in notes[-1]
 
 
 @pytest.mark.slow

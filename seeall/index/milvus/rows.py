@@ -1,17 +1,9 @@
-"""Items in Milvus as they are read, in one state: by id, by path, all of them; and what a condition holds for.
-
-The language of conditions has rules of its own for numbers, text and what is missing, which Milvus's has not. So Milvus
-finds those items that have the marks which a condition implies, where it implies any, and SQLite answers for these, in
-memory, by the same SQL as for a folder. The answer is kept until something is written. Equality, `in` and `is not null`
-imply marks; for `year > 2020` all items are read that have a year, and for `label is null` all. So are they where
-more than an eighth have the marks.
-"""
+"""Items in Milvus as they are read, in one state: by id, by path, all of them, or those that a condition holds for."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, final
 
@@ -20,37 +12,33 @@ import numpy as np
 from seeall.index import marks
 from seeall.index.items import Known, Record
 from seeall.index.milvus.log import State
-from seeall.index.milvus.tables import LONGEST, MOST, Tables, numbers, window
+from seeall.index.milvus.tables import LONGEST, MOST, Tables, window
 from seeall.index.segments import Floats, Ids
 from seeall.index.stamps import Stamp
-from seeall.index.where import Condition
 from seeall.types import SeeallError
 
 WORDS = ("id", "path", "label", "metadata")
 _PATH = 4096
 """Bytes of a path, at most: as many as Linux allows."""
-_LIST = 10_000
-"""Ids that a condition names."""
 _LETTERS = 1 << 22
 """Of text that are read at a time, about."""
 _TOGETHER = 4096
 """Rows with words that are read at a time."""
 _SHARE = 8
 """Where more than one of so many may fulfil a condition, reading all is the quicker."""
-_TABLE = "CREATE TABLE items (id INTEGER PRIMARY KEY, path TEXT NOT NULL, label TEXT, metadata TEXT NOT NULL)"
-_INSERT = "INSERT INTO items VALUES (?, CAST(? AS TEXT), CAST(? AS TEXT), ?)"
 
 
 def key(path: str) -> int:
     """What a path is looked up by: 64 bits of its SHA-256, as Milvus has no index that is quick for long texts."""
-    return _digest(_bytes(path))
+    return _digest(raw(path))
 
 
 def _digest(data: bytes) -> int:
     return int.from_bytes(hashlib.sha256(data).digest()[:8], "big", signed=True)
 
 
-def _hashed(some: Iterable[str]) -> list[int]:
+def hashed(some: Iterable[str]) -> list[int]:
+    """Marks as they are stored."""
     return sorted(_digest(mark.encode("utf-8", "surrogatepass")) for mark in some)
 
 
@@ -81,9 +69,9 @@ def written(record: Record) -> dict[str, Any]:
         most = _PATH if name == "path" else LONGEST
         if text is not None and len(text.encode()) > most:
             raise SeeallError(f"the {name} of {record.path[:200]!r} takes more than the {most:,} bytes that are kept")
-    own = [text if text is None else _bytes(text).decode(errors="surrogateescape") for text in record[1:3]]
+    own = [text if text is None else raw(text).decode(errors="surrogateescape") for text in record[1:3]]
     found = marks.marks(own[0] or "", own[1], json.loads(record.metadata))
-    return {"id": record.id, "key": key(record.path), **row, "marks": _hashed(found)}
+    return {"id": record.id, "key": key(record.path), **row, "marks": hashed(found)}
 
 
 def record(row: dict[str, Any]) -> Record:
@@ -114,9 +102,8 @@ class Rows:
         found = self._tables.among(self._tables.items, "key", list(wanted), self._condition, fields, step)
         return {path: row for row in found if (path := given(row["path"])) == wanted[key(str(path))]}
 
-    def windows(self, fields: Sequence[str], step: int) -> Iterator[list[dict[str, Any]]]:
-        """All rows, by ascending id, a window of `step` ids at a time, or of more where they hold little text."""
-        first = 1
+    def windows(self, fields: Sequence[str], step: int, first: int = 1) -> Iterator[list[dict[str, Any]]]:
+        """All rows from the id `first` on, ascending, `step` ids at a time, or more where they hold little text."""
         while first < self.state.next_id:
             rows = self._window(fields, first, step)
             first += step
@@ -181,28 +168,23 @@ class Rows:
 
     def below(self, folder: str) -> list[str]:
         """See `known.below`."""
-        first = _bytes(folder.rstrip("/")) + b"/"
-        return [r.path for r in self.records() if _bytes(r.path).startswith(first) and _bytes(r.path) != first]
+        first = raw(folder.rstrip("/")) + b"/"
+        return [r.path for r in self.records() if raw(r.path).startswith(first) and raw(r.path) != first]
 
-    def select(self, condition: Condition) -> Passing:
-        """What `condition` holds for."""
-        ids, passing = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
-        having = " and ".join(f"array_contains_any(marks, {numbers(_hashed(some))})" for some in condition.implied)
-        if having and self._tables.count(self._tables.items, having) > max(_TOGETHER, self.state.next_id // _SHARE):
-            having = ""
-        blocks = self._having(having, 1, self.state.next_id) if having else self.windows(WORDS, _TOGETHER)
-        query = f"SELECT id FROM items WHERE {condition.sql}"
-        db = sqlite3.connect(":memory:", isolation_level=None)
-        try:
-            db.execute(_TABLE)
-            for rows in blocks:
-                db.execute("DELETE FROM items")
-                db.executemany(_INSERT, (_values(record(row)) for row in rows))
-                ids.append(np.array([r["id"] for r in rows], np.int64))
-                passing.append(np.sort(np.array([r[0] for r in db.execute(query, condition.values)], np.int64)))
-        finally:
-            db.close()
-        return Passing(np.concatenate(ids), np.concatenate(passing), having)
+    def living(self, ids: Ids) -> Ids:
+        """Those of `ids` (n,), ascending, that there are."""
+        found = self._tables.among(self._tables.items, "id", ids.tolist(), self._condition, ("id",), MOST)
+        return np.array(sorted({int(row["id"]) for row in found}), np.int64)
+
+    def few(self, condition: str) -> bool:
+        """Whether a condition holds for so few that they are sooner found than all are read."""
+        return self._tables.count(self._tables.items, condition) <= max(_TOGETHER, self.state.next_id // _SHARE)
+
+    def words(self, condition: str, first: int) -> Iterator[list[dict[str, Any]]]:
+        """WORDS of the rows of which a condition holds, of all if it is "", from the id `first` on; ascending."""
+        if condition:
+            return self._having(condition, first, self.state.next_id)
+        return self.windows(WORDS, _TOGETHER, first)
 
     def _having(self, condition: str, first: int, end: int) -> Iterator[list[dict[str, Any]]]:
         """The rows of which a condition holds whose ids are from `first` to `end`, exclusive; halved where too many."""
@@ -219,50 +201,13 @@ class Rows:
             yield from self._having(condition, middle, end)
 
 
-@final
-class Passing:
-    """Those items `ids` (m,), ascending, that a condition holds for, of `all` (n,) of which `having` holds."""
-
-    def __init__(self, all: Ids, ids: Ids, having: str) -> None:
-        self.ids = ids
-        if len(ids) <= _LIST:
-            self.conditions = [f"id in {numbers(ids.tolist())}"] if len(ids) else []
-        else:
-            prefix = f"{having} and " if having else ""
-            self.conditions = [prefix + part for part in _stretches(all, np.isin(all, ids))]
-
-
-def _stretches(ids: Ids, passing: np.ndarray) -> Iterator[str]:
-    """Conditions that hold for those of `ids` (n,) that are `passing` (n,) and for no others, each of which for one.
-
-    Each is about a stretch of ids, and names those that pass or those that do not: so many stretches that at most
-    _LIST are named in one.
-    """
-    yes, no = np.cumsum(passing), np.cumsum(~passing)
-    start = 0
-    while start < len(ids):
-        before = (yes[start - 1], no[start - 1]) if start else (0, 0)
-        ends = [np.searchsorted(count, at + _LIST, side="right") for count, at in zip((yes, no), before)]
-        stop = int(max(ends))
-        part, good = ids[start:stop], passing[start:stop]
-        fewer = good.sum() <= (~good).sum()
-        if good.any():
-            named = part[good if fewer else ~good]
-            which = f" and id {'in' if fewer else 'not in'} {numbers(named.tolist())}" if len(named) else ""
-            yield f"id >= {part[0]} and id <= {part[-1]}{which}"
-        start = stop
-
-
-def _values(r: Record) -> tuple[int, bytes, bytes | None, str]:
-    return r.id, _bytes(r.path), None if r.label is None else _bytes(r.label), r.metadata
-
-
-def _bytes(text: str) -> bytes:
+def raw(text: str) -> bytes:
+    """A text as the bytes that a folder's database has."""
     return text.encode("utf-8", "surrogateescape")
 
 
 def _is_path(text: str) -> bool:
     try:
-        return bool(_bytes(text))
+        return bool(raw(text))
     except UnicodeEncodeError:
         return False

@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from seeall.index.milvus.rows import Passing, Rows
+from seeall.index.milvus.conditions import Passing
+from seeall.index.milvus.rows import Rows
 from seeall.index.milvus.tables import MOST, Tables
 from seeall.index.segments import Floats, Ids, Mask, Stack, ordered
 

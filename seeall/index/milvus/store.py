@@ -27,7 +27,8 @@ from seeall.index.items import Known
 from seeall.index.manifest import Manifest
 from seeall.index.milvus import check
 from seeall.index.milvus import log as commits
-from seeall.index.milvus.rows import Passing, Rows, record
+from seeall.index.milvus.conditions import Passing, select
+from seeall.index.milvus.rows import Rows, record
 from seeall.index.milvus.search import nearest
 from seeall.index.milvus.tables import KINDS, Tables, address
 from seeall.index.milvus.writer import Writer
@@ -53,7 +54,7 @@ class MilvusIndex:
         self._root, self._manifest, self._tables, self._draft, self._wait = root, manifest, tables, draft, wait
         self._state = commits.read(tables).state
         self._ids: tuple[Any, Ids] | None = None
-        self._selected: tuple[Any, Passing] | None = None
+        self._selected: tuple[str, Any, Passing] | None = None
         self._process, self._closed = os.getpid(), False
 
     @classmethod
@@ -86,8 +87,14 @@ class MilvusIndex:
         try:
             manifest = Manifest.read(draft.root)
             tables = Tables(store, manifest.uuid)
-            tables.create(dim, plan.structure)
-            index = cls(draft.root, manifest, tables, draft, False)
+            try:
+                tables.create(dim, plan.structure)
+                index = cls(draft.root, manifest, tables, draft, False)
+            except BaseException:
+                with suppress(SeeallError):
+                    tables.drop()
+                tables.close()
+                raise
         except BaseException:
             draft.discard()
             raise
@@ -100,8 +107,12 @@ class MilvusIndex:
         root = Path(path).resolve()
         manifest = Manifest.read(root)
         tables = Tables(manifest.store, manifest.uuid)
-        tables.open(manifest.dim)
-        return cls(root, manifest, tables, None, wait)
+        try:
+            tables.open(manifest.dim)
+            return cls(root, manifest, tables, None, wait)
+        except BaseException:
+            tables.close()
+            raise
 
     def close(self) -> None:
         """Hang up. An index that was begun and never committed is gone."""
@@ -316,10 +327,11 @@ class MilvusIndex:
 
     def _passing(self, rows: Rows, where: str) -> Passing:
         """What fulfils a condition; the last one is kept, since it is often asked for again."""
-        name = where, rows.state.edition
-        if self._selected is None or self._selected[0] != name:
-            self._selected = name, rows.select(parse(where))
-        return self._selected[1]
+        known = self._selected if self._selected and self._selected[0] == where else None
+        if known is None or known[1] != rows.state.edition:
+            passing = select(rows, parse(where), known and known[2])
+            known = self._selected = where, rows.state.edition, passing
+        return known[2]
 
     def _check(self) -> None:
         """Raises SeeallError where nothing is open, or where it is another process's."""

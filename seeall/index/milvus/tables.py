@@ -206,7 +206,8 @@ class Tables:
         start, size = 0, 0
         for number, row in enumerate(rows):
             row.setdefault("vector", _DUMMY)
-            size += 4 * len(row["vector"]) + sum(len(v) for v in row.values() if isinstance(v, str)) + 64
+            texts = sum(len(value) for value in row.values() if isinstance(value, str))
+            size += 4 * len(row["vector"]) + 8 * len(row.get("marks", ())) + texts + 64
             if size > _BYTES or number == len(rows) - 1:
                 self._put(table, rows[start : number + 1])
                 start, size = number + 1, 0
@@ -264,7 +265,7 @@ class Tables:
         said = re.sub(r"\s+", " ", lines[0] if lines else type(fault).__name__)[:200]
         code = getattr(fault, "code", None)
         small = f"{code} {said}".lower()
-        if "unauthenticated" in small or "auth check" in small or "permission" in small or "token" in small:
+        if re.search(r"unauthenticated|auth check|permission ?denied|privilege|api key", small):
             return SeeallError(f"Milvus at {self.uri} does not let us in ({said}): put the right token into {TOKEN}")
         if code == 100 or "collection not found" in small or "can't find collection" in small:
             return SeeallError(

@@ -10,6 +10,7 @@ install: .venv/.installed
 .venv/.installed: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --editable '.[dev]' --config-settings editable_mode=compat
+	$(BIN)/python -m pip install --quiet --no-deps milvus-lite  # with the FAISS that is here, and not its own
 	touch $@
 
 demo: install

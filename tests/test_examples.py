@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shlex
@@ -118,7 +119,10 @@ def test_readme(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         draw(Path(name) / f"{i}.png", seed=i)
     shutil.copy("friends/a/0.png", "party.jpg")
     shutil.copy("friends/b/3.png", "friends/b/1.png")
+    missing = [name for name in ("pymilvus", "milvus_lite") if importlib.util.find_spec(name) is None]
     for line in lines:
+        if missing and "shared.index" in line:
+            continue
         words = [str(Path(w).expanduser()) if w.startswith("~") else w for w in shlex.split(line)[1:]]
         assert cli.run(words + {"pretrain": SMALL, "finetune": FEW}.get(words[0], [])) == 0, line
     for code in blocks("README.md", "python"):

@@ -46,6 +46,9 @@ def index_build(
     structure: Structure = "auto",
     recall: Recall = None,
     memory: Memory = None,
+    store: Annotated[
+        str | None, typer.Option(help="Keep vectors and items in Milvus: milvus:http://HOST:19530, milvus:FILE.db.")
+    ] = None,
     limit: Limit = None,
     workers: Workers = 0,
     overwrite: Overwrite = False,
@@ -61,7 +64,10 @@ def index_build(
 
     plan = Plan(structure, recall, amount(memory))
     pictures = find(data, limit=limit)
-    tell(build(pictures, run, out, workers=workers, overwrite=overwrite, allow_skipped=allow_skipped, plan=plan), json_)
+    report = build(
+        pictures, run, out, workers=workers, overwrite=overwrite, allow_skipped=allow_skipped, plan=plan, store=store
+    )
+    tell(report, json_)
 
 
 @group.command("add")
@@ -79,9 +85,9 @@ def index_add(
     listen(quiet)
     from seeall.data.pictures import find
     from seeall.index.build import add, eye_of
-    from seeall.index.store import Index
+    from seeall.index.stores import open_store
 
-    with Index.open(index, wait=wait) as opened:
+    with open_store(index, wait=wait) as opened:
         eye = eye_of(opened, run)
         skipped = add(opened, find(data), eye, workers=workers, allow_skipped=allow_skipped)
         tell({**opened.info(), "skipped": len(skipped)}, json_)
@@ -105,11 +111,11 @@ def index_sync(
     listen(quiet)
     from seeall.data.pictures import find
     from seeall.index.build import eye_of
-    from seeall.index.store import Index
+    from seeall.index.stores import open_store
     from seeall.index.sync import bring
 
     pictures = find(data)
-    with Index.open(index, wait=wait) as opened:
+    with open_store(index, wait=wait) as opened:
         report = bring(
             opened, pictures, lambda: eye_of(opened), workers=workers, allow_skipped=allow_skipped,
             vanished=True, remove=remove_vanished, dry=dry_run,
@@ -132,9 +138,9 @@ def index_remove(
 ) -> None:
     """Remove pictures from an index; the files themselves stay."""
     listen(quiet)
-    from seeall.index.store import Index
+    from seeall.index.stores import open_store
 
-    with Index.open(index, wait=wait) as opened:
+    with open_store(index, wait=wait) as opened:
         removed = opened.remove([_item(opened, text) for text in items])
         tell({"removed": removed, "count": len(opened)}, json_)
 
@@ -168,9 +174,9 @@ def index_tune(
 @group.command("info")
 def index_info(index: IndexFolder, json_: Json = False) -> None:
     """What an index holds."""
-    from seeall.index.store import Index
+    from seeall.index.stores import open_store
 
-    with Index.open(index) as opened:
+    with open_store(index) as opened:
         tell(opened.info(), json_)
 
 
@@ -183,14 +189,14 @@ def index_check(
 ) -> None:
     """Compare everything in an index with its checksums and counts; exit code 1 where something is wrong."""
     from seeall.index.repair import repair as mend
-    from seeall.index.store import Index
+    from seeall.index.stores import open_store
 
     if repair:
         done, problems = mend(index.resolve(), wait=wait)
         notes = [f"repaired: {line}" for line in done]
         problems = [f"cannot be repaired: {line}" for line in problems]
     else:
-        with Index.open(index) as opened:
+        with open_store(index) as opened:
             problems, notes = opened.check(), opened.notes()
     if json_:
         print(json.dumps({"problems": problems, "notes": notes}))

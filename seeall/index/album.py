@@ -11,15 +11,15 @@ from seeall.data import video
 from seeall.data.decode import Pixels, Unreadable
 from seeall.html import THUMB, page, save
 from seeall.index.page import Read, figure
+from seeall.index.protocol import Store
 from seeall.index.segments import Floats, Ids
-from seeall.index.store import Index
 
 GROUPS, PICTURES = 200, 24
 """Groups on a page, and pictures of each: the rest is counted."""
 _STYLE = ".group { display: flex; flex-wrap: wrap; gap: .6rem } figure { width: 128px }"
 
 
-def pictures(index: Index, ids: Ids, scores: Floats) -> list[dict[str, Any]]:
+def pictures(index: Store, ids: Ids, scores: Floats) -> list[dict[str, Any]]:
     """What is said of items: {"id", "path", "label", "score"} each."""
     return [
         {"id": item.id, "path": item.path, "label": item.label, "score": round(float(score), 6)}

@@ -17,8 +17,8 @@ from seeall.console import bar, log
 from seeall.data import keyed
 from seeall.index.engine import faiss
 from seeall.index.known import walk
+from seeall.index.protocol import Store
 from seeall.index.segments import Floats, Ids
-from seeall.index.store import Index
 from seeall.types import SeeallError
 
 _EACH = 256
@@ -41,7 +41,7 @@ class Cluster(NamedTuple):
     scores: Floats
 
 
-def clusters(index: Index, k: int | None = None, *, most: int = 8, seed: int = 0) -> list[Cluster]:
+def clusters(index: Store, k: int | None = None, *, most: int = 8, seed: int = 0) -> list[Cluster]:
     """The clusters of an index that hold any item, the largest first, each with its `most` most central items.
 
     Raises: SeeallError for fewer than 1 cluster or more than there are items.
@@ -58,7 +58,7 @@ def clusters(index: Index, k: int | None = None, *, most: int = 8, seed: int = 0
     return _assigned(index, centres, most)
 
 
-def _sample(index: Index, n: int, seed: int) -> Floats:
+def _sample(index: Store, n: int, seed: int) -> Floats:
     """(n, D) vectors of the index, the same for the same seed."""
     chosen = np.sort(keyed.permutation(len(index), seed, _STREAM)[:n].numpy())
     parts, start = [], 0
@@ -130,7 +130,7 @@ def _silhouette(sample: Floats, centres: Floats) -> float:
     return float((1 - nearest[:, 0] / nearest[:, 1]).mean())
 
 
-def _assigned(index: Index, centres: Floats, most: int) -> list[Cluster]:
+def _assigned(index: Store, centres: Floats, most: int) -> list[Cluster]:
     """Every item to its nearest centre."""
     size, total = np.zeros(len(centres), np.int64), np.zeros(len(centres))
     belongs, score, ids = np.empty(0, np.int64), np.empty(0, np.float32), np.empty(0, np.int64)

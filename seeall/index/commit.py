@@ -179,7 +179,7 @@ class Writer:
             for n, (i, path) in enumerate(zip(ids, paths))
         ]
         replaced = list(self._items.by_path([r.path for r in records], self._generation).values())
-        _refuse(
+        refuse(
             [path for path, times in Counter(r.path for r in records).items() if times > 1]
             + [r.path for r in replaced if r.id >= self._first_id],
             "added twice in one commit: give every item a path of its own",
@@ -281,9 +281,9 @@ class Writer:
         """The records of ids and paths, each once. Raises SeeallError where one is missing or new."""
         asked = list(dict.fromkeys(i if isinstance(i, str) else int(i) for i in items))
         found = lookup(self._items, asked, self._generation)
-        _refuse([i for i, r in zip(asked, found) if r is None], f"not in the index {self._root}")
+        refuse([i for i, r in zip(asked, found) if r is None], f"not in the index {self._root}")
         records = {r.id: r for r in found if r}
-        _refuse([i for i in records if i >= self._first_id], "added by this same commit: leave it out instead")
+        refuse([i for i in records if i >= self._first_id], "added by this same commit: leave it out instead")
         return list(records.values())
 
     def _rewrite(self) -> None:
@@ -369,7 +369,8 @@ def replaced(root: Path) -> SeeallError:
     return SeeallError(f"the index {root} was replaced since it was opened: open it again")
 
 
-def _refuse(names: Sequence[object], why: str) -> None:
+def refuse(names: Sequence[object], why: str) -> None:
+    """Raises SeeallError where there are any names, with the first of them."""
     if names:
         more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
         raise SeeallError(f"{', '.join(repr(n) for n in names[:_NAMED])}{more}: {why}")

@@ -38,12 +38,16 @@ _MADE = re.compile(
 class Draft:
     """An empty index on its way to `target`.
 
+    retired: the manifests of those that went for it, drafts and the index in whose place it came, for whoever keeps
+    something of theirs elsewhere.
+
     Raises: SeeallError where something is in the way that may not be replaced, and where the disk cannot
     take it.
     """
 
     def __init__(self, target: Path, fields: Mapping[str, Any], files: Mapping[str, Path], overwrite: bool) -> None:
         self.target, self._overwrite, self._names = target.resolve(), overwrite, frozenset(files)
+        self.retired: list[Manifest] = []
         durable.restore(self.target)
         self._check_target()
         self._clear_dead_drafts()
@@ -74,7 +78,7 @@ class Draft:
                     held.enter_context(closing(Lock(self.target / name, wait=True)))
                 self._check_target()
                 durable.exchange(self.root, self.target)
-                _delete(self.root)
+                self._delete(self.root)
         with suppress(OSError):  # it is there, whatever becomes of the mark
             (self.target / _BUILDING).unlink()
         self._lock.close()
@@ -84,11 +88,17 @@ class Draft:
         _delete(self.root)
         self._lock.close()
 
+    def _delete(self, folder: Path) -> None:
+        with suppress(SeeallError):  # what is damaged has none
+            self.retired.append(Manifest.read(folder))
+        _delete(folder)
+
     def _fill(self, fields: Mapping[str, Any], files: Mapping[str, Path]) -> None:
-        for folder in _FOLDERS:
-            (self.root / folder).mkdir()
+        if not fields.get("store"):
+            for folder in _FOLDERS:
+                (self.root / folder).mkdir()
+            items.Items.create(self.root)
         digests = {name: self._copy(name, source) for name, source in files.items()}
-        items.Items.create(self.root)
         time = manifests.now()
         Manifest(**fields, files=digests, created=time, updated=time, uuid=secrets.token_hex(16)).write(self.root)
 
@@ -118,7 +128,7 @@ class Draft:
             with suppress(SeeallError, OSError):
                 if (folder / _BUILDING).is_file():
                     with closing(Lock(folder / _BUILDING)):
-                        _delete(folder)
+                        self._delete(folder)
                 else:  # it died before its first file, or after its last
                     folder.rmdir()
 

@@ -14,8 +14,8 @@ import numpy as np
 
 from seeall.console import bar
 from seeall.index.known import walk
+from seeall.index.protocol import Store
 from seeall.index.segments import Floats, Ids
-from seeall.index.store import Index
 from seeall.types import SeeallError
 
 _FIRST, _MORE, _MOST = 16, 4, 1024
@@ -29,7 +29,7 @@ class Group(NamedTuple):
     scores: Floats
 
 
-def duplicates(index: Index, threshold: float = 0.95) -> list[Group]:
+def duplicates(index: Store, threshold: float = 0.95) -> list[Group]:
     """Groups of two or more, the largest first, and of equal ones the oldest.
 
     Raises: SeeallError for a threshold that is no cosine above 0.
@@ -52,7 +52,7 @@ def duplicates(index: Index, threshold: float = 0.95) -> list[Group]:
     return [_scored(index, ids[part]) for part in members]
 
 
-def _pass(index: Index, ids: Ids, parent: Ids, doubtful: np.ndarray, k: int, threshold: float) -> bool:
+def _pass(index: Store, ids: Ids, parent: Ids, doubtful: np.ndarray, k: int, threshold: float) -> bool:
     """Join the `doubtful` (n,) with those of their k nearest that are alike; whether that joined anything.
 
     Afterwards those are doubtful that have found k.
@@ -97,7 +97,7 @@ def _join(parent: Ids, a: Ids, b: Ids) -> None:
         np.minimum.at(parent, np.maximum(a, b), np.minimum(a, b))
 
 
-def _scored(index: Index, ids: Ids) -> Group:
+def _scored(index: Store, ids: Ids) -> Group:
     first = index.get(int(ids[0])).vector
     scores = np.concatenate([_vectors(index, part) @ first for part in _parts(ids)]).clip(-1, 1)
     order = np.lexsort((ids, -scores.round(6), ids != ids[0]))  # equal pictures by id, whatever the rounding
@@ -108,5 +108,5 @@ def _parts(ids: Ids, size: int = 4096) -> Iterable[Ids]:
     return (ids[start : start + size] for start in range(0, len(ids), size))
 
 
-def _vectors(index: Index, ids: Ids) -> Floats:
+def _vectors(index: Store, ids: Ids) -> Floats:
     return np.stack([item.vector for item in index.items(ids.tolist())])

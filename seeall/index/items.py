@@ -80,6 +80,10 @@ class Record(NamedTuple):
         return int.from_bytes(hashlib.sha256(text.encode()).digest()[:16], "big")
 
 
+Known = tuple[Record, Stamp | None]
+"""A record, and what the file was like when it was looked at, if that is known."""
+
+
 def checksum(old: str, added: Iterable[Record] = (), removed: Iterable[Record] = ()) -> str:
     """The checksum of the items after `added` came and `removed` went, in whatever order."""
     total = int(old, 16) + sum(r.fingerprint for r in added) - sum(r.fingerprint for r in removed)

@@ -94,15 +94,27 @@ class Manifest:
     next_segment: int = 1
     """Segment names are never used twice."""
     projection: Projection | None = None
+    store: str = ""
+    """Where items and vectors are, if not in the folder: the address that `--store` took. Written only then."""
 
     @property
     def edition(self) -> tuple[str, int]:
         """What tells this manifest from any other that was ever at the same place."""
         return self.uuid, self.generation
 
+    def require_folder(self, root: Path) -> None:
+        """Raises SeeallError where items and vectors are elsewhere."""
+        if self.store:
+            raise SeeallError(
+                f"the index {root} keeps its items at {self.store}, and this is for an index that is all in a folder:"
+                f" `ssl index merge NEW {root}` makes one of it"
+            )
+
     def write(self, root: Path) -> None:
         """Replace the manifest of `root`: this is the moment of a commit. Raises OSError."""
         body = asdict(self)
+        if not self.store:
+            del body["store"]
         text = json.dumps({"format": FORMAT, "checksum": _checksum(body), **body}, indent=1)
         durable.write(root / NAME, lambda file: file.write(text.encode()))
 

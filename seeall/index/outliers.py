@@ -10,12 +10,12 @@ import numpy as np
 
 from seeall.console import bar
 from seeall.index.known import walk
+from seeall.index.protocol import Store
 from seeall.index.segments import Floats, Ids
-from seeall.index.store import Index
 from seeall.types import SeeallError
 
 
-def outliers(index: Index, most: int = 20, neighbours: int = 10) -> tuple[Ids, Floats]:
+def outliers(index: Store, most: int = 20, neighbours: int = 10) -> tuple[Ids, Floats]:
     """The `most` items with the lowest mean cosine with their nearest others, and that; the lowest first.
 
     Raises: SeeallError for less than one, or an index of fewer than two items.
@@ -38,7 +38,7 @@ def outliers(index: Index, most: int = 20, neighbours: int = 10) -> tuple[Ids, F
     return worst, lowest
 
 
-def _mean(index: Index, ids: Ids, vectors: Floats, neighbours: int) -> Floats:
+def _mean(index: Store, ids: Ids, vectors: Floats, neighbours: int) -> Floats:
     """(m,) mean cosine with the nearest others."""
     found, scores = index.search(vectors, min(neighbours + 1, len(index)))
     own = found == ids[:, None]

@@ -14,8 +14,9 @@ from seeall.data.pictures import Pictures, find
 from seeall.html import save
 from seeall.index.album import reader
 from seeall.index.page import sheet
+from seeall.index.protocol import Store
 from seeall.index.segments import unit
-from seeall.index.store import Index
+from seeall.index.stores import open_store
 from seeall.types import SeeallError
 
 Box = tuple[int, int, int, int]
@@ -23,11 +24,11 @@ _NAME = 255
 """Most letters in the name of a file."""
 
 
-def opened(folder: Path, gpu: str) -> Index:
+def opened(folder: Path, gpu: str) -> Store:
     """The index at `folder`, to be searched as --gpu says. Raises SeeallError where that says nothing."""
     if gpu not in ("auto", "on", "off"):
         raise SeeallError(f"--gpu {gpu}: choose from auto, on, off")
-    return Index.open(folder, gpu=cast(Literal["auto", "on", "off"], gpu))
+    return open_store(folder, gpu=cast(Literal["auto", "on", "off"], gpu))
 
 
 def search(
@@ -85,7 +86,7 @@ def search(
     ]
 
 
-def _vectors(index: Index, queries: Sequence[str], box: Box | None) -> tuple[list[str], list[str | None], Any]:
+def _vectors(index: Store, queries: Sequence[str], box: Box | None) -> tuple[list[str], list[str | None], Any]:
     names: list[str] = []
     labels: list[str | None] = []
     parts: list[Any] = []

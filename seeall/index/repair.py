@@ -39,7 +39,7 @@ def repair(root: Path, *, wait: bool = False) -> tuple[list[str], list[str]]:
     """
     durable.restore(root)
     done: list[str] = []
-    Manifest.read(root)
+    Manifest.read(root).require_folder(root)
     with closing(Lock(root / LOCK, wait=wait)):
         manifest = Manifest.read(root)
         left = check.problems(root)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO, final
 
 import numpy as np
 
 from seeall.index import durable
-from seeall.index.items import Items
+from seeall.index.items import Items, Known
 from seeall.index.manifest import Manifest, Projection, unreadable
-from seeall.index.segments import Ids, Mask, Rows
+from seeall.index.segments import Floats, Ids, Mask, Rows
 from seeall.types import SeeallError
 
 _ATTEMPTS = 20
@@ -43,6 +44,7 @@ class Snapshot:
 
     def _open(self, root: Path, manifest: Manifest) -> bool:
         """Whether everything that was opened belongs to `manifest`; nothing stays open where it does not."""
+        manifest.require_folder(root)
         self.root, self.manifest = root, manifest
         self.items, self.trained = Items(root), None
         good = False
@@ -61,6 +63,33 @@ class Snapshot:
     def ids(self) -> Ids:
         """(n,) the items of this generation, ascending."""
         return self.rows.ids[self.alive]
+
+    def walk(self, size: int) -> Iterator[tuple[Ids, Floats]]:
+        """See `known.walk`; goes on when this is closed."""
+        for positions, vectors in self.rows.blocks(self.alive):
+            for start in range(0, len(positions), size):
+                part = slice(start, start + size)
+                yield self.rows.ids[positions[part]], np.ascontiguousarray(vectors[part])
+
+    def files(self, paths: Sequence[str]) -> dict[str, Known]:
+        """See `known.files`."""
+        records = self.items.by_path(paths, self.manifest.generation)
+        known = self.items.stamps([r.id for r in records.values()])
+        return {path: (r, known.get(r.id)) for path, r in records.items()}
+
+    def records(self, ids: Ids) -> list[Known]:
+        """See `known.records`."""
+        found = self.items.by_id(ids.tolist(), self.manifest.generation)
+        known = self.items.stamps(ids.tolist())
+        return [(found[i], known.get(i)) for i in ids.tolist()]
+
+    def keys(self) -> set[str]:
+        """See `known.keys`."""
+        return self.items.keys(self.manifest.generation)
+
+    def below(self, folder: str) -> list[str]:
+        """See `known.below`."""
+        return self.items.below(folder, self.manifest.generation)
 
     def close(self) -> None:
         """Let go of the database; the mapped vectors go with the last array that uses them."""

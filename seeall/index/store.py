@@ -151,6 +151,9 @@ class Index:
                     writer.close()
                     if self._draft:
                         self._draft.publish()
+                        for gone in self._draft.retired:
+                            if gone.store:
+                                log.warning("collections seeall_%s… stay at %s: drop them there", gone.uuid, gone.store)
                         self._root, self._draft = self._draft.target, None
                 finally:
                     self._reopen(uuid)
@@ -250,6 +253,10 @@ class Index:
     def ids(self) -> Ids:
         """(n,) int64, ascending."""
         return self._snapshot.ids
+
+    def generation(self) -> int:
+        """The generation that is open."""
+        return self._snapshot.manifest.generation
 
     def span(self) -> tuple[str, str] | None:
         """The first and the last absolute path, by their bytes: what both begin with, all do. None: there is none."""

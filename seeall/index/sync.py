@@ -25,12 +25,11 @@ from seeall.data.pictures import MANIFESTS, Pictures
 from seeall.data.pixels import complain
 from seeall.data.video import Frame, is_video
 from seeall.index import skipped, stamps
-from seeall.index.commit import Writer
 from seeall.index.items import Record
 from seeall.index.known import below, files
+from seeall.index.protocol import Changes, Store
 from seeall.index.segments import Floats, unit
 from seeall.index.stamps import Stamp
-from seeall.index.store import Index
 from seeall.training.embed import Eye
 
 T = TypeVar("T")
@@ -86,7 +85,7 @@ def where(pictures: Pictures, row: int) -> str:
 
 
 def bring(
-    index: Index,
+    index: Store,
     pictures: Pictures,
     eye: Callable[[], Eye],
     *,
@@ -143,7 +142,7 @@ def _blocks(rows: Sequence[T]) -> Iterator[Sequence[T]]:
         yield rows[start : start + _BLOCK]
 
 
-def _plan(index: Index, pictures: Pictures, vanished: bool) -> _Plan:
+def _plan(index: Store, pictures: Pictures, vanished: bool) -> _Plan:
     plan, names, contents = _Plan(), set[str](), dict[str, str]()
     for rows in _blocks(range(len(pictures))):
         called = {row: where(pictures, row) for row in rows}
@@ -202,7 +201,7 @@ def _root(pictures: Pictures) -> Path | None:
 
 
 def _done(
-    index: Index, writer: Writer, pictures: Pictures, plan: _Plan, eye: Callable[[], Eye], workers: int
+    index: Store, writer: Changes, pictures: Pictures, plan: _Plan, eye: Callable[[], Eye], workers: int
 ) -> Report:
     """Do what the plan says, but for removals."""
     report = Report(unchanged=plan.unchanged, looked_at_again=len(plan.unknown), vanished=plan.vanished)
@@ -247,7 +246,7 @@ def _stamped(seen: Sequence[tuple[int, str | None, tuple[int, int] | None]]) -> 
 
 
 def _seen(
-    index: Index, writer: Writer, pictures: Pictures, plan: _Plan, report: Report, rows: Sequence[int], z: Floats
+    index: Store, writer: Changes, pictures: Pictures, plan: _Plan, report: Report, rows: Sequence[int], z: Floats
 ) -> list[int]:
     """Write what was seen, but for what is in the index with the same vector; the ids that the pictures have now."""
     names = [where(pictures, row) for row in rows]
@@ -271,7 +270,7 @@ def _seen(
 
 
 def _write(
-    writer: Writer, pictures: Pictures, rows: Sequence[int], z: Floats, old: Sequence[Record | None]
+    writer: Changes, pictures: Pictures, rows: Sequence[int], z: Floats, old: Sequence[Record | None]
 ) -> list[int]:
     labels, metadata = zip(*(_words(pictures, row, known) for row, known in zip(rows, old)))
     return list(map(int, writer.append([where(pictures, row) for row in rows], z, labels, metadata)))

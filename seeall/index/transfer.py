@@ -13,11 +13,13 @@ import numpy as np
 from seeall import durable
 from seeall.console import bar
 from seeall.index.known import files, keys, records, walk
+from seeall.index.protocol import Store
 from seeall.index.store import Index
+from seeall.index.stores import open_store
 from seeall.types import SeeallError
 
 
-def export(index: Index, out: Path, *, overwrite: bool = False) -> dict[str, Any]:
+def export(index: Store, out: Path, *, overwrite: bool = False) -> dict[str, Any]:
     """Write OUT.npy, (n, D) float32 of length one, and OUT.parquet: id, label and metadata of each of its rows.
 
     id is the path, as in `ssl embed` it is the name; metadata is text there, and empty where an item has none. out: its
@@ -46,7 +48,7 @@ def export(index: Index, out: Path, *, overwrite: bool = False) -> dict[str, Any
     return {"pictures": len(index), "dim": index.dim, "files": [str(array), str(table)]}
 
 
-def _rows(index: Index, file: BinaryIO, update: Any) -> None:
+def _rows(index: Store, file: BinaryIO, update: Any) -> None:
     import pyarrow
     import pyarrow.parquet
 
@@ -77,9 +79,9 @@ def merge(out: Path, sources: Sequence[Path], *, overwrite: bool = False) -> dic
     Raises: SeeallError where their networks differ, `out` is taken and not `overwrite`, or the disk cannot take it.
     """
     with ExitStack() as stack:
-        indexes = [stack.enter_context(Index.open(source, gpu="off")) for source in sources]
-        with indexes[0].reading() as snapshot:
-            first, root = snapshot.manifest, snapshot.root
+        indexes = [stack.enter_context(open_store(source, gpu="off")) for source in sources]
+        with indexes[0].reading() as view:
+            first, root = view.manifest, indexes[0].path
         for index in indexes:
             index.require_model(first.model)
         merged = stack.enter_context(

@@ -26,6 +26,7 @@ import re
 from collections.abc import Sequence
 from typing import Any, NamedTuple, final
 
+from seeall.index import marks
 from seeall.types import SeeallError
 
 _TOKEN = re.compile(
@@ -54,6 +55,8 @@ class Condition(NamedTuple):
 
     sql: str
     values: tuple[Any, ...] = ()
+    implied: tuple[frozenset[str], ...] = ()
+    """Sets of marks: what it holds for has one of each."""
 
 
 class _Token(NamedTuple):
@@ -160,16 +163,16 @@ class _Parser:
             negative = self._took("not")
             if not self._took("null"):
                 raise self.fault("after `is` comes `null` or `not null`")
-            return Condition(f"{what.sql} IS {'NOT ' * negative}NULL", what.values)
+            return Condition(f"{what.sql} IS {'NOT ' * negative}NULL", what.values, what.implied[: int(negative)])
         negative = self._took("not")
         own = name.text == "id"
         if self._took("in"):
-            found = self._among(what, own)
+            found = self._among(what, name)
         elif self._took("like"):
             found = self._like(what, own)
         elif self.now.kind == "sign" and self.now.text in _COMPARE and not negative:
             sign = _COMPARE[self._next().text]
-            found = self._compared(what, sign, own)
+            found = self._compared(what, sign, name)
         else:
             wanted = "in or like" if negative else "=, !=, <, <=, >, >=, in, like or is"
             raise self.fault(
@@ -177,12 +180,12 @@ class _Parser:
             )
         return _negated(found) if negative else found
 
-    def _among(self, what: Condition, own: bool) -> Condition:
+    def _among(self, what: Condition, name: _Token) -> Condition:
         if not self._took("("):
             raise self.fault("after `in` come values in brackets, such as ('a', 'b')")
-        parts = [self._compared(what, "=", own)]
+        parts = [self._compared(what, "=", name)]
         while self._took(","):
-            parts.append(self._compared(what, "=", own))
+            parts.append(self._compared(what, "=", name))
         if not self._took(")"):
             raise self.fault("a comma or a closing bracket ) is missing")
         return _joined(parts, "OR")
@@ -192,29 +195,34 @@ class _Parser:
             raise self.fault("`id` is a number, and not like any text" if own else "after `like` comes 'text'")
         if len(self.now.text) > _PATTERN:
             raise self.fault(f"a pattern of more than {_PATTERN} letters")
-        return Condition(rf"{what.sql} LIKE CAST(? AS TEXT) ESCAPE '\'", (*what.values, self._text()))
+        return what._replace(sql=rf"{what.sql} LIKE CAST(? AS TEXT) ESCAPE '\'", values=(*what.values, self._text()))
 
-    def _compared(self, what: Condition, sign: str, own: bool) -> Condition:
+    def _compared(self, what: Condition, sign: str, name: _Token) -> Condition:
         """`what`, a name, compared with the value that is next."""
         self.comparisons += 1
-        token = self.now
+        token, own, known = self.now, name.text == "id", _marked(name) if sign == "=" else None
         if own and token.kind != "number":
             raise self.fault(f"`id` is a number, and {token.text or 'nothing'} is none")
         if token.kind == "number":
             value = self._number()
-            plain = Condition(f"{what.sql} {sign} CAST(? AS NUMERIC)", (*what.values, value))
+            implied = (marks.number(known, value),) if known else what.implied
+            plain = Condition(f"{what.sql} {sign} CAST(? AS NUMERIC)", (*what.values, value), implied)
             if sign not in (">", ">="):
                 return plain
-            return Condition(f"({plain.sql} AND {what.sql} <= {_LARGEST})", (*plain.values, *what.values))
+            return Condition(f"({plain.sql} AND {what.sql} <= {_LARGEST})", (*plain.values, *what.values), implied)
         if token.kind == "text":
-            return Condition(f"{what.sql} {sign} CAST(? AS TEXT)", (*what.values, self._text()))
+            raw = self._text()
+            implied = (marks.text(known, raw.decode("utf-8", "surrogateescape")),) if known else what.implied
+            return Condition(f"{what.sql} {sign} CAST(? AS TEXT)", (*what.values, raw), implied)
         if token.word in ("true", "false"):
             if sign not in ("=", "!="):
                 raise self.fault(f"{token.text} is neither more nor less than anything: use = or !=")
             self._next()
             truth = token.word == "true"
             equal = Condition(
-                f"({what.sql} = CAST({int(truth)} AS NUMERIC) OR lower({what.sql}) = '{token.word}')", what.values * 2
+                f"({what.sql} = CAST({int(truth)} AS NUMERIC) OR lower({what.sql}) = '{token.word}')",
+                what.values * 2,
+                (marks.truth(known, truth),) if known else what.implied,
             )
             return equal if sign == "=" else _negated(equal)
         if token.word == "null":
@@ -243,13 +251,27 @@ class _Parser:
 
 def _column(name: _Token) -> Condition:
     """The SQL of what a name stands for."""
+    known = _marked(name)
+    implied = (marks.present(known),) if known else ()
     if name.kind == "name" and name.text in _OWN:
-        return Condition(name.text)
-    key = name.text[1:-1].replace('""', '"') if name.kind == "quoted" else name.text
+        return Condition(name.text, (), implied)
+    key = _key(name)
     if _PLAIN.fullmatch(key):
-        return Condition("json_extract(metadata, ?)", (f'$."{key}"',))
+        return Condition("json_extract(metadata, ?)", (f'$."{key}"',), implied)
     raw = key.encode("utf-8", "surrogatepass")
-    return Condition("coalesce((SELECT value FROM json_each(metadata) WHERE key = CAST(? AS TEXT)), NULL)", (raw,))
+    sql = "coalesce((SELECT value FROM json_each(metadata) WHERE key = CAST(? AS TEXT)), NULL)"
+    return Condition(sql, (raw,), implied)
+
+
+def _key(name: _Token) -> str:
+    return name.text[1:-1].replace('""', '"') if name.kind == "quoted" else name.text
+
+
+def _marked(name: _Token) -> str | None:
+    """What begins the marks of what a name stands for; None for the id, which has none."""
+    if name.kind == "name" and name.text in _OWN:
+        return None if name.text == "id" else marks.own(name.text)
+    return marks.column(_key(name))
 
 
 def _negated(condition: Condition) -> Condition:
@@ -259,4 +281,9 @@ def _negated(condition: Condition) -> Condition:
 def _joined(parts: Sequence[Condition], word: str) -> Condition:
     if len(parts) == 1:
         return parts[0]
-    return Condition(f"({f' {word} '.join(p.sql for p in parts)})", tuple(v for p in parts for v in p.values))
+    sql, values = f"({f' {word} '.join(p.sql for p in parts)})", tuple(v for p in parts for v in p.values)
+    if word == "AND":
+        return Condition(sql, values, tuple(dict.fromkeys(some for p in parts for some in p.implied)))
+    if not all(p.implied for p in parts):
+        return Condition(sql, values)
+    return Condition(sql, values, (frozenset().union(*(min(p.implied, key=len) for p in parts)),))

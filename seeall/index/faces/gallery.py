@@ -63,7 +63,7 @@ class Gallery:
 
         Raises: SeeallError where there is no such run, or the folder holds something.
         """
-        index, eye = begin(run, Path(path))
+        index, eye = begin(Index.create, run, Path(path))
         settings = settings or Settings()
         try:
             settings.save(index.path)

@@ -11,6 +11,7 @@ from seeall.data.decode import Pixels
 from seeall.index.faces.find import Finder
 from seeall.index.faces.gallery import Gallery, Match
 from seeall.index.faces.settings import NAME, Settings
+from seeall.index.protocol import Store
 from seeall.index.segments import Floats
 from seeall.index.server.errors import Refusal
 from seeall.index.store import Index
@@ -67,9 +68,11 @@ class People:
         return self._gallery.identify(vectors, k, threshold=self._threshold)
 
 
-def people_of(index: Index, eye: Eye, finding: Finding) -> People | None:
+def people_of(index: Store, eye: Eye, finding: Finding) -> People | None:
     """The people of an index that is a gallery, else None. Raises: SeeallError where it is damaged."""
-    return People(index, eye, finding) if (index.path / NAME).exists() else None
+    if isinstance(index, Index) and (index.path / NAME).exists():  # no gallery is kept in Milvus
+        return People(index, eye, finding)
+    return None
 
 
 def whole(name: str, run: str | None) -> None:

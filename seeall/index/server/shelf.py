@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, final
+from typing import Any, NamedTuple, TypeVar, final
 
 import numpy as np
 import torch
@@ -18,15 +18,18 @@ from seeall.index.build import eye_of
 from seeall.index.faces.settings import NAME as GALLERY
 from seeall.index.gpus import Gpu
 from seeall.index.manifest import NAME
+from seeall.index.protocol import Store
 from seeall.index.segments import Floats, Ids, unit
 from seeall.index.server.errors import Refusal, without_paths
 from seeall.index.server.names import Names, clean
 from seeall.index.server.people import Finding, people_of, whole
-from seeall.index.store import Index, Item
+from seeall.index.store import Item
+from seeall.index.stores import open_store
 from seeall.index.where import parse
 from seeall.training.embed import Eye
 from seeall.types import SeeallError
 
+T = TypeVar("T")
 Vector = NDArray[np.floating[Any]]
 _LINGER = 60.0
 """Seconds that an index whose place another has taken stays open, for those who are still at it."""
@@ -68,7 +71,7 @@ class Opened:
     edition: what tells this index from another that was at its place
     """
 
-    def __init__(self, index: Index, eye: Eye, finding: Finding) -> None:
+    def __init__(self, index: Store, eye: Eye, finding: Finding) -> None:
         self.index, self.eye = index, eye
         self.people = people_of(index, eye, finding)
         self.names = Names(index.span())
@@ -92,15 +95,22 @@ class Opened:
         Conditions on the path are refused: by asking often enough, the folders of the disk could be guessed.
         """
         if not where:
-            return self.index.ids
+            return self.reached(lambda: self.index.ids)
         try:
-            if re.search(r"\bpath\b", parse(where).sql):
-                raise Refusal(
-                    422, "filter", "where: the path is not told here; the label, the id and other columns are"
-                )
-            return self.index.select(where)
+            condition = parse(where)
         except SeeallError as fault:
             raise self.refusal(fault, 422, "filter") from None
+        if re.search(r"\bpath\b", condition.sql):
+            raise Refusal(422, "filter", "where: the path is not told here; the label, the id and other columns are")
+        return self.reached(lambda: self.index.select(where))
+
+    def reached(self, work: Callable[[], T]) -> T:
+        """What `work` asks of the index, and nothing that it may be asked wrongly. Raises Refusal where it is away."""
+        try:
+            return work()
+        except SeeallError as fault:
+            log.warning("%s", fault)
+            raise Refusal(503, "away", "the index cannot be read just now: try again in a moment") from None
 
     def items(self, ids: Sequence[int]) -> list[Item]:
         """Raises Refusal where one has just gone."""
@@ -111,10 +121,9 @@ class Opened:
 
     def get(self, id: int) -> Item:
         """Raises Refusal where there is none."""
-        try:
-            return self.index.get(id)
-        except SeeallError:
-            raise Refusal(404, "no_such_item", f"there is no item {id}") from None
+        if not self.reached(lambda: id in self.index):
+            raise Refusal(404, "no_such_item", f"there is no item {id}")
+        return self.items([id])[0]
 
 
 @final
@@ -129,14 +138,19 @@ class Shelf:
     def __init__(self, folder: Path, gpu: Gpu = "auto", finding: Finding = whole) -> None:
         self._folder, self._gpu, self._finding = folder, gpu, finding
         self._stamp = _stamp(folder)
-        index = Index.open(folder, gpu=gpu)
+        index = open_store(folder, gpu=gpu)
         try:
             self.now = Opened(index, eye_of(index), self._finding)
         except BaseException:
             index.close()
             raise
-        self.stale = False
-        self._old: list[tuple[float, Index]] = []
+        self._unread = self._away = False
+        self._old: list[tuple[float, Store]] = []
+
+    @property
+    def stale(self) -> bool:
+        """Whether there is something newer that cannot be read, or nothing can be."""
+        return self._unread or self._away
 
     @property
     def name(self) -> str:
@@ -156,15 +170,26 @@ class Shelf:
         while self._old and time.monotonic() - self._old[0][0] > _LINGER:
             self._old.pop(0)[1].close()
         stamp = _stamp(self._folder)
-        if stamp == self._stamp:
+        if stamp == self._stamp and not self._moved():
             return
         try:
             self._move()
-            self.stale = False
+            self._unread = False
         except SeeallError as fault:
-            self.stale = True
+            self._unread = True
             log.warning("%s; what was read before is still served", fault)
         self._stamp = stamp
+
+    def _moved(self) -> bool:
+        """Whether the index has a newer generation without a sign of it in the folder, as one in Milvus has."""
+        try:
+            moved = self.now.index.generation() != self.now.generation
+            self._away = False
+        except SeeallError as fault:
+            if not self._away:
+                log.warning("%s", fault)
+            self._away, moved = True, False
+        return moved
 
     def _move(self) -> None:
         index, eye = self.now.index, self.now.eye
@@ -175,7 +200,7 @@ class Shelf:
                 return
         except SeeallError:  # another index has taken its place, or what is there cannot be read
             pass
-        fresh = Index.open(self._folder, gpu=self._gpu)
+        fresh = open_store(self._folder, gpu=self._gpu)
         try:
             self.now = Opened(fresh, eye_of(fresh), self._finding)
         except BaseException:
@@ -248,10 +273,7 @@ class Shelf:
         k = min(max(query.last for query in queries) + 1, most)
         if not k:
             return [Hit([], [], None, False, shelf) for _ in queries]
-        try:
-            ids, scores = shelf.index.search(vectors, k, where or None)
-        except SeeallError as fault:
-            raise shelf.refusal(fault, 422, "filter" if where else "vector") from None
+        ids, scores = shelf.reached(lambda: shelf.index.search(vectors, k, where or None))
         ranges = [slice(query.first, query.last) for query in queries]
         wanted = sorted({int(i) for row, part in enumerate(ranges) for i in ids[row][part] if i >= 0})
         items = {item.id: item for item in shelf.items(wanted)}

@@ -1,0 +1,1 @@
+"""An index whose vectors and items are in Milvus. Needs the extra `milvus`."""

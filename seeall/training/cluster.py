@@ -76,7 +76,7 @@ class Crowd:
             gpus, cpus = int(has.get("GPU", 0)), int(has.get("CPU", 1))
             device = "cuda" if gpus else "cpu"
             workers = workers or gpus or cpus
-            tally = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Tally).remote()
+            tally = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(_Tally).remote(_TRIES)
             units = list(map(_packed, _cut(pictures, self._size, device, workers)))
             seen = ray.data.from_arrow(units).map_batches(
                 _Eyes,
@@ -120,12 +120,13 @@ def _packed(unit: tuple[int, Pictures]) -> Any:
 class _Tally:
     """How often each stretch was begun."""
 
-    def __init__(self) -> None:
-        self._times: Counter[int] = Counter()
+    def __init__(self, tries: int) -> None:
+        self._tries, self._begun = tries, Counter[int]()
 
     def begin(self, first: int) -> int:
-        self._times[first] += 1
-        return self._times[first]
+        """0 where the stretch that begins with this row may be seen; else how many have died of it."""
+        self._begun[first] += 1
+        return self._tries if self._begun[first] > self._tries else 0
 
 
 @final
@@ -158,9 +159,9 @@ class _Eyes:
     def _see(self, first: int, pictures: Pictures) -> Iterator[Squares]:
         import ray
 
-        if ray.get(self._tally.begin.remote(first)) > _TRIES:
+        if died := ray.get(self._tally.begin.remote(first)):
             raise SeeallError(
-                f"--engine ray: {_TRIES} processes died, one after another, over the pictures from {pictures.ids[0]} to "
+                f"--engine ray: {died} processes died, one after another, over the pictures from {pictures.ids[0]} to "
                 f"{pictures.ids[-1]}: is there memory for them? Else leave out what is damaged"
             )
         yield from self._eye.stream(pictures, workers=self._readers)

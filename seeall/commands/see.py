@@ -17,7 +17,6 @@ from seeall.commands.common import (
     Quiet,
     RunFolder,
     Seed,
-    Workers,
     first,
     listen,
     tell,
@@ -74,8 +73,13 @@ def embed(
     run: RunFolder,
     data: Data,
     out: Annotated[Path, typer.Option(help="FILE: writes FILE.npy and FILE.parquet.")],
+    engine: Annotated[
+        str, typer.Option(help="local, or ray: by many processes, of this machine or of the cluster at RAY_ADDRESS.")
+    ] = "local",
     limit: Limit = None,
-    workers: Workers = 0,
+    workers: Annotated[
+        int, typer.Option(min=0, help="Threads that read pictures, or processes of ray; 0: one a core, or a GPU.")
+    ] = 0,
     overwrite: Overwrite = False,
     allow_skipped: AllowSkipped = False,
     json_: Json = False,
@@ -87,6 +91,8 @@ def embed(
     from seeall.training.features import embed_files
 
     pictures = find(data, limit=limit)
-    facts = embed_files(pictures, run, out, workers=workers, allow_skipped=allow_skipped, overwrite=overwrite)
+    facts = embed_files(
+        pictures, run, out, workers=workers, allow_skipped=allow_skipped, overwrite=overwrite, engine=engine
+    )
     if first():
         tell(facts, json_)

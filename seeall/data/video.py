@@ -207,6 +207,9 @@ class Reader:
     def __init__(self) -> None:
         self._own = threading.local()
 
+    def __reduce__(self) -> tuple[type[Reader], tuple[()]]:
+        return Reader, ()  # in another process it opens its own
+
     def __call__(self, key: Any, shortest: int | None = None) -> Pixels:
         """RGB pixels (H, W, 3) uint8 of a `Frame`, upright; see `decode` for `shortest`. Raises: Unreadable."""
         if not isinstance(key, Frame):

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from seeall.index import durable
-from seeall.index.engine import Gpu
+from seeall.index.gpus import Gpu
 from seeall.index.manifest import Manifest
 from seeall.index.protocol import Store
 from seeall.index.store import Index

@@ -41,12 +41,14 @@ _COSTS = {"ivf": cells.Cost(2, 0), "ivf-pq": cells.Cost(0.3, 120)}
 _HARD = 4.0
 """Times the square root of how many vectors there are: comparisons per query from which a graph is tried."""
 _MOST_EFFORT = 2_048
-_FACTOR = 16
+_FACTOR = 32
 """Most proposals for each that is wanted."""
 _SURE = 1.5
 """Times as many proposals as held-out queries need are scored again where none is to be missed."""
 _WIDER = 2
 """As many ways to read more cells, and then need fewer proposals, are tried."""
+_FARTHER = 8
+"""Times as many cells as hold the true neighbours are read for codes, at most: more do not mend coarse codes."""
 _EQUAL = 1e-6
 """Scores this close are a tie as far as recall is concerned."""
 _TRAIN_BYTES, _TRAIN_CODES = 65_536, 8_192
@@ -104,15 +106,19 @@ def build(source: Source, plan: Plan) -> Built:
     names = plan.candidates(len(source), source.dim)
     held = _hold_out(source)
     aim = plan.target + (1 - plan.target) / 10  # what is measured on a few hundred queries may be off by as much
+    trials = cells.Trials(lambda n: _sample(source, n)[1], len(source), held.queries, held.near, aim)
+    celled = [name for name in names if name in _COSTS]
+    tried = dict(zip(celled, trials.choose([_COSTS[name] for name in celled]))) if celled else {}
     found: list[Built] = []
-    chosen, easy = _cells(source, held, aim, [name for name in names if name in _COSTS])
-    for name in names:
-        if (name in ("hnsw", "exact") and easy) or (name in _COSTS and name not in chosen):
-            continue
+    hopeful = _hopeful(names, tried, len(source))
+    for name in (*hopeful, *(name for name in names if name not in hopeful)):
+        if name not in hopeful and found[0].recall >= plan.target:
+            break
         log.info("building %s over %d vectors", name, len(source))
-        index = _built(name, source, held, aim, chosen.get(name))
-        found.append(_tuned(index, name, source, held, aim, chosen.get(name)))
-        found = [max(_raced(found, source, held), key=lambda b: (b.recall >= plan.target, b.speed))]
+        chosen = trials.learn(len(tried[name].centroids)) if name in tried else None
+        index = _built(name, source, held, aim, chosen)
+        found.append(_tuned(index, name, source, held, aim, chosen))
+        found = [max(_raced(found, source, held), key=lambda b: (min(b.recall, plan.target), b.speed))]
     best = found[0]
     best.index.add_with_ids(held.queries, held.positions)
     if best.recall < plan.target:
@@ -159,18 +165,12 @@ def _hold_out(source: Source) -> _Held:
     return _Held(positions, queries, last, near)
 
 
-def _cells(source: Source, held: _Held, aim: float, names: Sequence[str]) -> tuple[dict[str, cells.Cells], bool]:
-    """Structure → its cells, if they are worth a trial; and whether those make search so easy that no graph can win."""
-    if not names:
-        return {}, False
-    trials = cells.Trials(lambda n: _sample(source, n)[1], len(source), held.queries, held.near, aim)
-    tried = dict(zip(names, trials.choose([_COSTS[name] for name in names])))
+def _hopeful(names: Sequence[str], tried: Mapping[str, cells.Cells], count: int) -> list[str]:
+    """Those of `names` that may be the quickest, from what is in the cells `tried`; the others are last resorts."""
     costs = {name: some.cost(_COSTS[name]) for name, some in tried.items()}
-    least = min(costs.values())
-    good = {len(tried[name].centroids): name for name in names if costs[name] <= cells.WORSE * least}
-    well = {number: trials.learn(number) for number in good}
-    chosen = {name: well[len(some.centroids)] for name, some in tried.items() if costs[name] <= cells.WORSE * least}
-    return chosen, least < _HARD * math.sqrt(len(source))
+    least = min(costs.values(), default=math.inf)
+    hard = least >= _HARD * math.sqrt(count)
+    return [name for name in names if (costs[name] <= cells.WORSE * least if name in costs else hard)]
 
 
 def _built(name: str, source: Source, held: _Held, aim: float, chosen: cells.Cells | None) -> Any:
@@ -222,8 +222,9 @@ def _tuned(index: Any, name: str, source: Source, held: _Held, aim: float, chose
     elif name == "ivf":
         ways = [{"nprobe": least("nprobe", cell, all_cells)}]
     elif name == "ivf-pq":
-        first = least("nprobe", cell, all_cells, _FACTOR)
-        ways = [narrowed({"nprobe": n}, aim) for n in range(first, min(first + _WIDER, all_cells) + 1)]
+        most = min(_FARTHER * cell, all_cells)
+        first = least("nprobe", cell, most, _FACTOR)
+        ways = [narrowed({"nprobe": n}, aim) for n in range(first, min(first + _WIDER, most) + 1)]
     else:
         ways = [{} if name == "exact" else narrowed({}, 1.0, _SURE)]
     found = [Built(index, name, way, float(_recalls(index, source, held, way)[-1]), 0.0) for way in ways]

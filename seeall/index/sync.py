@@ -14,13 +14,14 @@ import json
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar, final
 
 import numpy as np
 
 from seeall.console import bar
+from seeall.data.decode import decode
 from seeall.data.pictures import MANIFESTS, Pictures
 from seeall.data.pixels import complain
 from seeall.data.video import Frame, is_video
@@ -144,6 +145,9 @@ def _blocks(rows: Sequence[T]) -> Iterator[Sequence[T]]:
 
 def _plan(index: Store, pictures: Pictures, vanished: bool) -> _Plan:
     plan, names, contents = _Plan(), set[str](), dict[str, str]()
+    if not len(index):
+        plan.new.update(range(len(pictures)))
+        return plan
     for rows in _blocks(range(len(pictures))):
         called = {row: where(pictures, row) for row in rows}
         known = files(index, list(called.values()))
@@ -152,11 +156,11 @@ def _plan(index: Store, pictures: Pictures, vanished: bool) -> _Plan:
                 names.add(name)
             file = _file(pictures, row)
             record, old = known.get(name, (None, None))
-            now = stamps.look(file) if file else None
-            if vanished and record and file and now is None:
-                plan.vanished.append(name)
-            elif record is None:
+            now = stamps.look(file) if file and record else None
+            if record is None:
                 plan.new.add(row)
+            elif vanished and file and now is None:
+                plan.vanished.append(name)
             elif now is None or file is None or old is None:
                 plan.unknown.add(row)
             elif not _as_before(file, now, old, contents):
@@ -209,20 +213,28 @@ def _done(
     for rows in _blocks(plan.relabelled):
         names = [where(pictures, row) for row in rows]
         items, old = index.items(names), files(index, names)
-        _write(writer, pictures, rows, np.stack([item.vector for item in items]), [old[name][0] for name in names])
+        _write(
+            writer, pictures, rows, np.stack([item.vector for item in items]), [old[name][0] for name in names], names
+        )
         report.relabelled += len(rows)
     todo = sorted(plan.new | plan.changed | plan.unknown)
     if not todo:
         return report
     some, stamping = pictures.subset(todo), deque[Future[dict[int, Stamp]]]()
-    before = [stamps.look(file) if (file := _file(pictures, row)) else None for row in todo]
+    reader = stamps.Reader() if pictures.reader is decode else None
+    some = replace(some, reader=reader or pictures.reader)
+    before = [stamps.look(file) if not reader and (file := _file(pictures, row)) else None for row in todo]
     with bar("embedding", len(todo)) as progress, ThreadPoolExecutor(1, "stamps") as pool:
         for good, z, bad in eye().stream(some, workers=workers):
             report.skipped += [(some.ids[row], why) for row, why in bad]
             if good:
                 ids = _seen(index, writer, pictures, plan, report, [todo[row] for row in good], z.numpy())
-                seen = [(i, _file(some, row), before[row]) for i, row in zip(ids, good)]
-                stamping.append(pool.submit(_stamped, seen))
+                if reader:
+                    taken = ((i, reader.taken(some.keys[row])) for i, row in zip(ids, good))
+                    writer.stamp({i: stamp for i, stamp in taken if stamp})
+                else:
+                    seen = [(i, _file(some, row), before[row]) for i, row in zip(ids, good)]
+                    stamping.append(pool.submit(_stamped, seen))
             while stamping and (len(stamping) > 1 or stamping[0].done()):
                 writer.stamp(stamping.popleft().result())
             progress.update(len(good) + len(bad), "{rate:,.0f} pictures/s")
@@ -265,12 +277,18 @@ def _seen(
     if not rest:
         return list(same.values())
     old = [known[names[n]][0] if names[n] in known else None for n in rest]
-    ids = dict(zip(rest, _write(writer, pictures, [rows[n] for n in rest], z[rest], old)))
+    kept, numbers = ([rows[n] for n in rest], z[rest]) if same else (rows, z)
+    ids = dict(zip(rest, _write(writer, pictures, kept, numbers, old, [names[n] for n in rest])))
     return [same[n] if n in same else ids[n] for n in range(len(rows))]
 
 
 def _write(
-    writer: Changes, pictures: Pictures, rows: Sequence[int], z: Floats, old: Sequence[Record | None]
+    writer: Changes,
+    pictures: Pictures,
+    rows: Sequence[int],
+    z: Floats,
+    old: Sequence[Record | None],
+    names: Sequence[str],
 ) -> list[int]:
     labels, metadata = zip(*(_words(pictures, row, known) for row, known in zip(rows, old)))
-    return list(map(int, writer.append([where(pictures, row) for row in rows], z, labels, metadata)))
+    return list(map(int, writer.append(names, z, labels, metadata)))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +41,13 @@ def square(pixels: Pixels, size: int) -> Tensor:
     return x[:, top : top + size, left : left + size]
 
 
+def at_once(size: int, device: str) -> int:
+    """How many pictures of `size` px a device of that type sees at once."""
+    if device == "cpu":
+        return max(_FEW, min(BATCH, _PIXELS_CPU // size**2))
+    return max(1, min(BATCH, _PIXELS // size**2))
+
+
 class Normalise(nn.Module):
     """uint8 0 to 255, or float 0 to 1, (N, 3, S, S) → what a backbone takes: float, channels last, per-channel."""
 
@@ -76,13 +83,13 @@ def squares(pictures: Pictures, size: int, *, batch: int = 0, workers: int = 0) 
     batch: pictures in one; 0 takes 256, or fewer where they are large · workers: threads that read; 0: one a core,
         or one alone for pictures so small that threads would only fight for the interpreter
     """
-    batch = batch or max(1, min(BATCH, _PIXELS // size**2))
-    first, *rest = stretches(len(pictures), batch) or [range(0)]
-    start = time.perf_counter()
-    yield read_squares(pictures, first, size)
-    quick = (time.perf_counter() - start) / max(len(first), 1) < _QUICK
-    workers = workers or (1 if quick else cores())
-    yield from in_order(lambda rows: read_squares(pictures, rows, size), rest, workers)
+    rows = stretches(len(pictures), batch or at_once(size, "cuda")) or [range(0)]
+    if not workers:
+        start = time.perf_counter()
+        yield read_squares(pictures, rows[0], size)
+        quick = (time.perf_counter() - start) / max(len(rows[0]), 1) < _QUICK
+        workers, rows = 1 if quick else cores(), rows[1:]
+    yield from in_order(lambda some: read_squares(pictures, some, size), rows, workers)
 
 
 @torch.no_grad()
@@ -117,7 +124,7 @@ class Eye:
             return torch.empty(0, self.dim)
         return features(self.backbone, self.normalise, pixels, self.device)
 
-    def stream(self, pictures: Pictures, *, workers: int = 0) -> Iterator[Squares]:
+    def stream(self, pictures: Pictures, *, workers: int = 0) -> Generator[Squares]:
         """As `squares`, with features (b, D) float32 in place of pixels.
 
         On a CPU several batches are seen at once, with one thread each: no core waits for another at the end of
@@ -133,8 +140,7 @@ class Eye:
             return good, self.see(pixels), bad
 
         threads = torch.get_num_threads()
-        batch = max(_FEW, min(BATCH, _PIXELS_CPU // self.size**2))
-        read = squares(pictures, self.size, batch=batch, workers=workers)
+        read = squares(pictures, self.size, batch=at_once(self.size, "cpu"), workers=workers)
         try:
             yield from in_order(see, read, threads, lambda: torch.set_num_threads(1))
         finally:

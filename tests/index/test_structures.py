@@ -8,7 +8,7 @@ import faiss
 import numpy as np
 import pytest
 
-from seeall.index import cells, engine
+from seeall.index import cells, engine, structures
 from seeall.index.plan import STRUCTURES, Plan, amount
 from seeall.index.segments import Living, Stack
 from seeall.index.store import Index
@@ -178,3 +178,17 @@ def test_no_more_are_scored_again_than_are_needed() -> None:
 def test_plans_that_make_no_sense(wrong: dict, words: str) -> None:
     with pytest.raises(SeeallError, match=words):
         Plan(**wrong)
+
+
+def test_what_is_slower_is_the_last_resort(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Codes look quickest by count and are too coarse here, so whole vectors are tried after all."""
+    random = np.random.default_rng(11)
+    x = random.standard_normal((6000, 64)).astype(np.float32)
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    living = Living(Stack([x], 64), np.ones(6000, bool))
+    monkeypatch.setattr(structures, "_FACTOR", 1)
+    monkeypatch.setitem(structures._COSTS, "ivf-pq", cells.Cost(1e-3, 0))
+    monkeypatch.setattr(Plan, "candidates", lambda *_: ("ivf", "ivf-pq"))
+    assert build(living, Plan(recall=0.9)).structure == "ivf"
+    monkeypatch.setattr(structures, "_FACTOR", 32)
+    assert build(living, Plan(recall=0.9)).structure == "ivf-pq"

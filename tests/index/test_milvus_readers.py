@@ -17,7 +17,7 @@ from seeall.types import SeeallError
 from tests.index.stores import beginner, needs_milvus
 
 pytestmark = needs_milvus
-N, TURNS = 40, 25
+N, TURNS = 40, 12
 
 
 def whole(ids: list[int]) -> bool:

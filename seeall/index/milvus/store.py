@@ -234,7 +234,7 @@ class MilvusIndex:
     def search(self, vectors: ArrayLike, k: int, where: str | None = None) -> tuple[Ids, Floats]:
         """The k nearest items of each of `vectors` (n, D): see `Index.search`.
 
-        For a condition all items, but no vectors, are read from Milvus, once for each generation.
+        For a condition all items may be read from Milvus, without vectors: see `conditions`.
         """
         if k < 1:
             raise SeeallError(f"k is {k}: ask for one neighbour or more")

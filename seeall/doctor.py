@@ -17,6 +17,7 @@ _EXTRAS = {
     "av": ("av", "video"),
     "opencv-python-headless": ("cv2", "faces"),
     "fastapi": ("fastapi", "serve"),
+    "ray": ("ray", "ray"),
 }
 """Package → what is imported of it, and the extra that installs it."""
 

@@ -18,6 +18,7 @@ _EXTRAS = {
     "opencv-python-headless": ("cv2", "faces"),
     "fastapi": ("fastapi", "serve"),
     "pymilvus": ("pymilvus", "milvus"),
+    "ray": ("ray", "ray"),
 }
 """Package → what is imported of it, and the extra that installs it."""
 

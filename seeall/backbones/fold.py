@@ -27,9 +27,10 @@ def folded(backbone: Backbone) -> Backbone:
     Which convolution feeds which BatchNorm is seen from one pass of a random picture. Where the copy does not
     agree with the original, as where a convolution's output has a second reader, it is a plain copy.
     """
-    plain = copy.deepcopy(backbone).eval()
+    still = not any(module.training for module in backbone.modules())
+    plain = backbone if still else copy.deepcopy(backbone).eval()
     if not any(type(module) is nn.BatchNorm2d for module in plain.modules()):
-        return plain
+        return copy.deepcopy(plain)
     copied = copy.deepcopy(plain)
     x = torch.rand(2, 3, _SIDE, _SIDE, generator=torch.Generator().manual_seed(0)).to(next(copied.parameters()))
     names = {module: name for name, module in copied.named_modules()}
@@ -37,7 +38,7 @@ def folded(backbone: Backbone) -> Backbone:
         _replace(copied, names[convolution], fuse_conv_bn_eval(convolution, norm))
         _replace(copied, names[norm], nn.Identity())
     wanted, found = plain(x), copied(x)
-    return copied if (wanted - found).abs().max() <= _TOLERANCE * wanted.abs().max() else plain
+    return copied if (wanted - found).abs().max() <= _TOLERANCE * wanted.abs().max() else copy.deepcopy(plain)
 
 
 def _pairs(backbone: Backbone, x: Tensor) -> list[tuple[nn.Conv2d, nn.BatchNorm2d]]:

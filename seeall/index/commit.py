@@ -44,6 +44,7 @@ from seeall.types import SeeallError
 DRIFT = 0.2
 """A trained FAISS file is built again once this share of its items has come or gone since."""
 _FOLDERS = ("vectors", "index")
+_TWICE = "added twice in one commit: give every item a path of its own"
 _NAMED = 3
 """How many names an error lists."""
 
@@ -178,15 +179,19 @@ class Writer:
             record(int(i), path, None if labels is None else labels[n], None if metadata is None else metadata[n])
             for n, (i, path) in enumerate(zip(ids, paths))
         ]
-        replaced = list(self._items.by_path([r.path for r in records], self._generation).values())
+        # Where nothing was there before, nothing is replaced, and the database finds what comes twice.
+        there = self._there(records) if self._old.count else []
         refuse(
             [path for path, times in Counter(r.path for r in records).items() if times > 1]
-            + [r.path for r in replaced if r.id >= self._first_id],
-            "added twice in one commit: give every item a path of its own",
+            + [r.path for r in there if r.id >= self._first_id],
+            _TWICE,
         )
         with self._changing():
-            self._retire(replaced)
-            self._items.add(records, self._generation)
+            self._retire(there)
+            added = self._items.add(records, self._generation)
+        if not added:
+            refuse([r.path for r in self._there(records)], _TWICE)
+        with self._changing():
             self._checksum = checksum(self._checksum, added=records)
             self._next_id += len(records)
             self._count += len(records)
@@ -194,6 +199,10 @@ class Writer:
             self._pending.append((ids, new))
             self._write_segments()
         return ids
+
+    def _there(self, records: Sequence[Record]) -> list[Record]:
+        """The records of the same paths that are in the index or were added by this commit."""
+        return list(self._items.by_path([r.path for r in records], self._generation).values())
 
     def remove(self, items: Iterable[int | str]) -> int:
         """Remove items by id or path. Returns how many.

@@ -230,16 +230,24 @@ class Items:
 
     # writing
 
-    def add(self, records: Iterable[Record], generation: int) -> None:
-        """Insert `records` as of `generation`."""
-        self._db.executemany(
-            "INSERT INTO items (id, path, label, metadata, added_generation)"
-            " VALUES (?, CAST(? AS TEXT), CAST(? AS TEXT), ?, ?)",
-            (
-                (r.id, _bytes(r.path), None if r.label is None else _bytes(r.label), r.metadata, generation)
-                for r in records
-            ),
-        )
+    def add(self, records: Iterable[Record], generation: int) -> bool:
+        """Insert `records` as of `generation`; False, and none is inserted, where a path of theirs is there already."""
+        self._db.execute("SAVEPOINT adding")
+        try:
+            self._db.executemany(
+                "INSERT INTO items (id, path, label, metadata, added_generation)"
+                " VALUES (?, CAST(? AS TEXT), CAST(? AS TEXT), ?, ?)",
+                (
+                    (r.id, _bytes(r.path), None if r.label is None else _bytes(r.label), r.metadata, generation)
+                    for r in records
+                ),
+            )
+        except sqlite3.IntegrityError:
+            self._db.execute("ROLLBACK TO adding")
+            return False
+        finally:
+            self._db.execute("RELEASE adding")
+        return True
 
     def stamp(self, stamps: Mapping[int, Stamp]) -> None:
         """Keep, for each id, what its file was like."""

@@ -56,13 +56,18 @@ def index_build(
     json_: Json = False,
     quiet: Quiet = False,
 ) -> None:
-    """Embed pictures and build an index of them."""
+    """Embed pictures and build an index of them, or build one of FILE.npy as `ssl embed` writes it."""
     listen(quiet)
     from seeall.data.pictures import find
     from seeall.index.build import build
     from seeall.index.plan import Plan, amount
 
     plan = Plan(structure, recall, amount(memory))
+    if data.endswith(".npy"):
+        from seeall.index.features import build_from
+
+        tell(build_from(Path(data), run, out, limit=limit, overwrite=overwrite, plan=plan, store=store), json_)
+        return
     pictures = find(data, limit=limit)
     report = build(
         pictures, run, out, workers=workers, overwrite=overwrite, allow_skipped=allow_skipped, plan=plan, store=store

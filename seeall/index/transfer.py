@@ -16,6 +16,7 @@ from seeall.index.known import files, keys, records, walk
 from seeall.index.protocol import Store
 from seeall.index.store import Index
 from seeall.index.stores import open_store
+from seeall.training.features import FACTS
 from seeall.types import SeeallError
 
 
@@ -55,7 +56,9 @@ def _rows(index: Store, file: BinaryIO, update: Any) -> None:
     labelled = len(index.select("label is not null")) > 0
     first = ["id", "label"] if labelled else ["id"]
     others = sorted(keys(index) - set(first))
-    schema = pyarrow.schema([(_text(name), pyarrow.string()) for name in [*first, *others]])
+    with index.reading() as view:
+        facts = json.dumps({"model": view.manifest.model, "folder": ""})
+    schema = pyarrow.schema([(_text(name), pyarrow.string()) for name in [*first, *others]], {FACTS: facts})
     with pyarrow.parquet.ParquetWriter(file, schema) as writer:
         for ids, _ in walk(index):
             items = index.items(ids.tolist())

@@ -7,6 +7,7 @@ process writes down what others see, as it comes, and puts it in order at the en
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import sys
@@ -18,9 +19,11 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from seeall import durable
+from seeall.backbones.load import digest
 from seeall.console import Bar, bar
 from seeall.data.pictures import Pictures
 from seeall.data.pixels import complain
+from seeall.data.video import Frame
 from seeall.training.cluster import Crowd
 from seeall.training.embed import Eye, Squares
 from seeall.training.engine import launch, rank
@@ -28,6 +31,8 @@ from seeall.training.run import refuse_inside
 from seeall.types import SeeallError
 
 ENGINES = ("local", "ray")
+FACTS = b"seeall"
+"""What FILE.parquet keeps of all rows, as JSON: the model's digest, and the folder that ids are relative to."""
 
 
 def embed_files(
@@ -74,7 +79,7 @@ def embed_files(
         if team.rank == 0:
             table.unlink(missing_ok=True)  # never the new numbers beside an old list of what they are
             _join(array, [(_part(out, r), runs) for r, (_, runs, _) in enumerate(everyone)], len(kept), eye.dim)
-            _table(pictures, kept, table)
+            _table(pictures, kept, table, {"model": digest(run), "folder": _folder(pictures)})
         team.part()
     finally:
         part.unlink(missing_ok=True)
@@ -132,7 +137,14 @@ def _join(array: Path, parts: Sequence[tuple[Path, list[Written]]], rows: int, d
     durable.save(array, write)
 
 
-def _table(pictures: Pictures, rows: list[int], path: Path) -> None:
+def _folder(pictures: Pictures) -> str:
+    """Where ids are relative to; nothing where pictures are no files."""
+    if not all(isinstance(key, (str, Frame)) for key in pictures.keys[:1]):
+        return ""
+    return str((pictures.root or Path(pictures.source).parent).absolute())
+
+
+def _table(pictures: Pictures, rows: list[int], path: Path, facts: dict[str, str]) -> None:
     import pyarrow
     import pyarrow.parquet
 
@@ -147,4 +159,5 @@ def _table(pictures: Pictures, rows: list[int], path: Path) -> None:
     for name in sorted({key for item in pictures.metadata or () for key in item} - columns.keys()):
         columns[name] = [str((pictures.metadata or ())[row].get(name, "")) for row in rows]
     table = pyarrow.table({name: [text(value) for value in values] for name, values in columns.items()})
+    table = table.replace_schema_metadata({FACTS: json.dumps(facts)})
     durable.save(path, lambda file: pyarrow.parquet.write_table(table, file))

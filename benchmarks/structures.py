@@ -1,7 +1,7 @@
 """Claim: the structure that an index chooses for itself is about the fastest that FAISS has for its vectors.
 
     python benchmarks/structures.py [--n 10000,100000] [--recall 0.95,0.99] [--vectors FILE.npy] [--peers PYTHON]
-                                    [--rounds 3] [--json FILE]
+                                    [--only NAMES] [--rounds 3] [--json FILE]
 
 Vectors of 128 dimensions around 1,000 centres, each cluster flat in most directions as embeddings are, or those of
 FILE.npy as `ssl embed` writes it; 2,000 queries are vectors of the same kind that are not in the index. Beside an index
@@ -14,7 +14,8 @@ Build is the time of the commit less that of one which searches exactly, beside 
 chosen with its own settings; memory is what the process grew by at most meanwhile. Then what a person waits for: adding
 1,000, removing a tenth, opening and a first search.
 
-10,000 and 100,000 take about 8 minutes on two cores, a million about 40.
+10,000 and 100,000 take about 8 minutes on two cores, a million about 40; with --only IVF1000,IVF2000, those of the grid
+whose names begin so, 5.
 """
 
 from __future__ import annotations
@@ -117,10 +118,14 @@ def parameters(effort: dict[str, Any]) -> Any:
     return faiss.SearchParametersHNSW(**effort) if effort else None
 
 
-def grid(x: np.ndarray, queries: np.ndarray, true: np.ndarray, targets: list[float], rounds: int) -> dict[float, Any]:
-    """Recall asked for → the fastest (queries a second, name, effort, recall)."""
+def grid(
+    x: np.ndarray, queries: np.ndarray, true: np.ndarray, targets: list[float], rounds: int, only: tuple[str, ...]
+) -> dict[float, Any]:
+    """Recall asked for → the fastest (queries a second, name, effort, recall) of those whose names begin with `only`."""
     best: dict[float, Any] = dict.fromkeys(targets, (0.0,))
     for name, build, efforts in structures(x):
+        if not name.startswith(only):
+            continue
         start = time.perf_counter()
         index = build()
         seconds = time.perf_counter() - start
@@ -238,6 +243,7 @@ def main() -> None:
     parser.add_argument("--recall", default="0.95,0.99")
     parser.add_argument("--vectors", type=Path)
     parser.add_argument("--peers", help="an interpreter that has autofaiss and hnswlib")
+    parser.add_argument("--only", default="", help="beginnings of names, such as IVF1000,HNSW32")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path)
     parser.add_argument("--inside", type=Path, help=argparse.SUPPRESS)
@@ -266,7 +272,7 @@ def main() -> None:
             for name, array in (("x", x), ("queries", queries), ("true", true)):
                 np.save(folder / f"{name}.npy", array)
             print(f"{n:,} vectors of {x.shape[1]} dimensions, {faiss.omp_get_max_threads()} threads", flush=True)
-            best = grid(x, queries, true, targets, args.rounds)
+            best = grid(x, queries, true, targets, args.rounds, tuple(args.only.split(",")))
             for target in targets:
                 command = [sys.executable, __file__, "--inside", str(folder), "--recall", str(target)]
                 found = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)

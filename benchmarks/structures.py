@@ -121,7 +121,7 @@ def parameters(effort: dict[str, Any]) -> Any:
 def grid(
     x: np.ndarray, queries: np.ndarray, true: np.ndarray, targets: list[float], rounds: int, only: tuple[str, ...]
 ) -> dict[float, Any]:
-    """Recall asked for → the fastest (queries a second, name, effort, recall) of those whose names begin with `only`."""
+    """Recall asked for → the fastest (queries a second, name, effort, recall) of those with names that begin so."""
     best: dict[float, Any] = dict.fromkeys(targets, (0.0,))
     for name, build, efforts in structures(x):
         if not name.startswith(only):

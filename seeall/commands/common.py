@@ -50,10 +50,20 @@ def listen(quiet: bool) -> None:
     log.setLevel(logging.ERROR if not first() else logging.WARNING if quiet else logging.INFO)
 
 
+def as_line(facts: Any) -> str:
+    """JSON in one line of UTF-8; names of files that are no text keep their bytes as escapes."""
+    text = json.dumps(facts, ensure_ascii=False)
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return json.dumps(facts)
+    return text
+
+
 def tell(facts: Mapping[str, Any], as_json: bool) -> None:
     """A report: one JSON object, or a line for each figure."""
     if as_json:
-        print(json.dumps(facts, ensure_ascii=False))
+        print(as_line(facts))
         return
     wide = max(16, *(len(name) + 2 for name in facts))
     for name, value in facts.items():

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from seeall.commands.common import Json, Quiet, Seed, Workers, listen, tell
+from seeall.commands.common import Json, Quiet, Seed, Wait, Workers, as_line, listen, tell
 from seeall.console import log
 from seeall.types import SeeallError
 
@@ -45,6 +45,7 @@ def faces_enrol(
     find: Find = None,
     score: Score = None,
     workers: Workers = 0,
+    wait: Wait = False,
     json_: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -57,7 +58,7 @@ def faces_enrol(
     pictures = data.find(folder)
     refuse_inside(gallery, pictures.root, "GALLERY")
     people_of(pictures)
-    opened, finder = _opened(gallery, find, score) if _there(gallery) else _begun(gallery, run, find, score)
+    opened, finder = _opened(gallery, find, score, wait=wait) if _there(gallery) else _begun(gallery, run, find, score)
     with opened:
         if run is not None:
             from seeall.backbones.load import digest
@@ -82,6 +83,7 @@ def faces_identify(
     from seeall.data import pictures as data
     from seeall.index.faces.enrol import ask
 
+    _mind(threshold)
     opened, finder = _opened(gallery, find)
     with opened:
         if threshold is None:
@@ -98,7 +100,7 @@ def faces_identify(
             raise SeeallError(f"none of the {len(asked)} pictures can be read: {first}; mend them or give others")
         log.warning("%d of %d pictures cannot be read: %s", len(unreadable), len(asked), first)
     for line in lines:
-        print(json.dumps(line, ensure_ascii=False) if json_ else _words(line))
+        print(as_line(line) if json_ else _words(line))
 
 
 @group.command("verify")
@@ -117,6 +119,7 @@ def faces_verify(
     from seeall.index.build import look
     from seeall.index.faces.find import one_each
 
+    _mind(threshold)
     opened, finder = _opened(gallery, find)
     with opened:
         found = [one_each(data.find(text), finder) for text in (a, b)]
@@ -133,12 +136,13 @@ def faces_verify(
 def faces_remove(
     gallery: GalleryFolder,
     people: Annotated[list[str], typer.Argument(help="Names, as `ssl faces list` prints them.")],
+    wait: Wait = False,
     json_: Json = False,
     quiet: Quiet = False,
 ) -> None:
     """Remove people, and every trace of them in the gallery's files."""
     listen(quiet)
-    opened, _ = _opened(gallery, finding=False)
+    opened, _ = _opened(gallery, finding=False, wait=wait)
     with opened:
         removed = opened.remove(list(dict.fromkeys(people)))
         left = opened.people
@@ -152,6 +156,7 @@ def faces_calibrate(
     far: Annotated[float, typer.Option(help="How often a stranger may be taken for somebody.")] = 0.01,
     find: Find = None,
     workers: Workers = 0,
+    wait: Wait = False,
     json_: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -161,7 +166,7 @@ def faces_calibrate(
     from seeall.index.faces.enrol import see, tell_skipped
     from seeall.index.faces.gallery import calibration_facts
 
-    opened, finder = _opened(gallery, find)
+    opened, finder = _opened(gallery, find, wait=wait)
     with opened:
         seen = see(opened, data.find(folder), finder, workers=workers)
         tell_skipped(seen)
@@ -218,7 +223,7 @@ def faces_list(gallery: GalleryFolder, json_: Json = False) -> None:
         people = opened.people
     if json_:
         for person, pictures in people.items():
-            print(json.dumps({"person": person, "pictures": pictures}, ensure_ascii=False))
+            print(as_line({"person": person, "pictures": pictures}))
     else:
         tell(people, False) if people else print("nobody")
 
@@ -252,13 +257,18 @@ def _begun(gallery: Path, run: Path | None, find: str | None, score: str | None)
     return Gallery.create(gallery, run, settings), finding
 
 
+def _mind(threshold: float | None) -> None:
+    if threshold is not None and not math.isfinite(threshold):
+        raise SeeallError(f"--threshold {threshold}: choose a number, such as 0.6")
+
+
 def _opened(
-    gallery: Path, find: str | None = None, score: str | None = None, *, finding: bool = True
+    gallery: Path, find: str | None = None, score: str | None = None, *, finding: bool = True, wait: bool = False
 ) -> tuple[Gallery, Finder | None]:
     """A gallery, and how faces are found in its pictures. score: its rule from now on."""
     from seeall.index.faces.gallery import Gallery
 
-    opened = Gallery.open(gallery)
+    opened = Gallery.open(gallery, wait=wait)
     try:
         settings = opened.settings
         if score is not None and score != settings.score:

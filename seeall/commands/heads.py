@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from seeall.commands.common import Json, Overwrite, Quiet, listen, tell
+from seeall.commands.common import Json, Overwrite, Quiet, as_line, listen, tell
 from seeall.commands.learning import Set, Settings, listed
 from seeall.types import SeeallError
 
@@ -122,4 +121,4 @@ def compare(
     from seeall.heads.compare import table
 
     groups = beside(runs)
-    print(json.dumps(groups, ensure_ascii=False) if json_ else "\n".join(table(groups)))
+    print(as_line(groups) if json_ else "\n".join(table(groups)))

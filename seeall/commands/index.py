@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -20,10 +20,15 @@ from seeall.commands.common import (
     Quiet,
     Wait,
     Workers,
+    as_line,
     listen,
     tell,
 )
 from seeall.console import log
+from seeall.types import SeeallError
+
+if TYPE_CHECKING:
+    from seeall.index.plan import Plan
 
 group = typer.Typer(help="Build and keep a searchable index of pictures.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -72,7 +77,18 @@ def index_build(
     report = build(
         pictures, run, out, workers=workers, overwrite=overwrite, allow_skipped=allow_skipped, plan=plan, store=store
     )
+    if store is None:
+        _mind_the_few(plan, report["count"])
     tell(report, json_)
+
+
+def _mind_the_few(plan: Plan, count: int) -> None:
+    """Say it where what was asked for is not done, since there are too few items for it to matter."""
+    from seeall.index.plan import SMALL
+
+    asked = plan.structure not in ("auto", "exact") or plan.recall is not None or plan.memory is not None
+    if asked and count < SMALL:
+        log.warning("below %d items search is exact, whatever is asked for", SMALL)
 
 
 @group.command("add")
@@ -163,6 +179,7 @@ def index_tune(
     structure: Structure = "auto",
     recall: Recall = None,
     memory: Memory = None,
+    wait: Wait = False,
     json_: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -171,8 +188,10 @@ def index_tune(
     from seeall.index.plan import Plan, amount
     from seeall.index.store import Index
 
-    with Index.open(index) as opened:
-        opened.tune(Plan(structure, recall, amount(memory)))
+    with Index.open(index, wait=wait) as opened:
+        plan = Plan(structure, recall, amount(memory))
+        opened.tune(plan)
+        _mind_the_few(plan, len(opened))
         tell(opened.info(), json_)
 
 
@@ -193,6 +212,7 @@ def index_check(
     json_: Json = False,
 ) -> None:
     """Compare everything in an index with its checksums and counts; exit code 1 where something is wrong."""
+    from seeall.index.manifest import Manifest
     from seeall.index.repair import repair as mend
     from seeall.index.stores import open_store
 
@@ -201,8 +221,12 @@ def index_check(
         notes = [f"repaired: {line}" for line in done]
         problems = [f"cannot be repaired: {line}" for line in problems]
     else:
-        with open_store(index) as opened:
-            problems, notes = opened.check(), opened.notes()
+        try:
+            with open_store(index) as opened:
+                problems, notes = opened.check(), opened.notes()
+        except SeeallError as error:
+            Manifest.read(index.resolve())  # where there is no index at all, that is said as everywhere
+            problems, notes = [str(error)], []
     if json_:
         print(json.dumps({"problems": problems, "notes": notes}))
     else:
@@ -258,7 +282,7 @@ def search(
         log.info("wrote %s", html)
     for result in results:
         if json_:
-            print(json.dumps(result, ensure_ascii=False))
+            print(as_line(result))
         else:
             print(result["query"])
             for match in result["matches"]:

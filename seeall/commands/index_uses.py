@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from seeall.commands.common import Gpu, IndexFolder, Json, Overwrite, Quiet, Seed, listen, tell
+from seeall.commands.common import Gpu, IndexFolder, Json, Overwrite, Quiet, Seed, as_line, listen, tell
 from seeall.console import log
 
 Html = Annotated[Path | None, typer.Option("--html", help="Write a page with thumbnails, NAME.html.")]
@@ -139,7 +138,7 @@ def _tell(
         log.info("wrote %s", html)
     for facts, heading, some in found:
         if as_json:
-            print(json.dumps({**facts, "pictures": some}, ensure_ascii=False))
+            print(as_line({**facts, "pictures": some}))
             continue
         print(heading)
         for picture in some:

@@ -133,6 +133,8 @@ def find(data: str, *, limit: int | None = None, seed: int = 0, rate: float = vi
 
     Raises: SeeallError where it does not exist or holds no picture, or holds videos and PyAV is missing.
     """
+    if not data:
+        raise SeeallError("no name of a folder, manifest or picture was given, but an empty one")
     path = Path(data).expanduser()
     if data == "scenes" or data.startswith("scenes:"):
         pictures = _scenes(data)
@@ -142,6 +144,8 @@ def find(data: str, *, limit: int | None = None, seed: int = 0, rate: float = vi
         return Pictures(data, [f"{path.name}"], [frame], video.Reader())
     elif not path.exists():
         raise SeeallError(f"{data}: no such file or folder")
+    elif not path.is_file():
+        raise SeeallError(f"{data}: neither a file nor a folder")
     elif path.suffix.lower() in MANIFESTS:
         pictures = _manifest(path, data)
     elif path.suffix.lower() in EXTENSIONS or video.is_video(str(path)):
@@ -189,7 +193,7 @@ def _walk(folder: str, seen: set[str]) -> Iterator[str]:
             continue
         if inner:
             yield from _walk(entry.path, seen)
-        else:
+        elif entry.is_file() or not os.path.exists(entry.path):  # noqa: PTH110 (no pipe, whose reader waits for ever)
             yield entry.path
 
 

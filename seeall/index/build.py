@@ -100,7 +100,12 @@ def eye_of(index: Store, run: Path | None = None) -> Eye:
     model = index.path / MODEL
     if not model.exists():
         raise SeeallError(f"{index.path}: its {MODEL} is missing; build the index again from its run")
-    index.require_model(digest(model))
+    try:
+        index.require_model(digest(model))
+    except SeeallError:
+        raise SeeallError(
+            f"{index.path}: its {MODEL} is not what was written: restore it from a copy, or build the index again"
+        ) from None
     return Eye.of(model)
 
 

@@ -5,19 +5,23 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import numpy as np
 
+from seeall.console import log
 from seeall.data.decode import Pixels
 from seeall.data.pictures import Pictures, find
 from seeall.html import save
 from seeall.index.album import reader
 from seeall.index.page import sheet
 from seeall.index.protocol import Store
-from seeall.index.segments import unit
+from seeall.index.segments import Floats, unit
 from seeall.index.stores import open_store
 from seeall.types import SeeallError
+
+if TYPE_CHECKING:
+    from seeall.training.embed import Eye
 
 Box = tuple[int, int, int, int]
 _NAME = 255
@@ -99,17 +103,34 @@ def _vectors(index: Store, queries: Sequence[str], box: Box | None) -> tuple[lis
             names, labels = [*names, item.path], [*labels, item.label]
             parts.append(item.vector[None])
             continue
-        from seeall.index.build import eye_of, look
+        from seeall.index.build import eye_of
         from seeall.index.sync import where
 
         pictures = find(query)
         if box:
             pictures = _cut(pictures, box)
         eye = eye or eye_of(index)
-        names += [where(pictures, row) for row in range(len(pictures))]
-        labels += pictures.labels or [None] * len(pictures)
-        parts.append(look(pictures, eye).numpy())
+        rows, seen = _seen(pictures, eye)
+        names += [where(pictures, row) for row in rows]
+        labels += [pictures.labels[row] if pictures.labels else None for row in rows]
+        parts.append(seen)
     return names, labels, np.concatenate(parts)
+
+
+def _seen(pictures: Pictures, eye: Eye) -> tuple[list[int], Floats]:
+    """Which of the pictures can be read, and their features (n, D). Raises SeeallError where none can."""
+    rows: list[int] = []
+    found: list[Floats] = []
+    unread: list[str] = []
+    for some, z, bad in eye.stream(pictures):
+        rows += some
+        found.append(z.numpy())
+        unread += [f"{pictures.keys[row]}: cannot be searched for: {why}" for row, why in bad]
+    if not rows:
+        raise SeeallError(unread[0])
+    if unread:
+        log.warning("%d of %d pictures are left out: %s", len(unread), len(pictures), "; ".join(unread[:3]))
+    return rows, np.concatenate(found)
 
 
 def _common(labels: Sequence[str | None]) -> str | None:

@@ -27,6 +27,7 @@ faiss: Any = _faiss  # its stubs lack what its Python layer adds
 
 ROWS = 65_536
 """Most rows of one segment; at 512 dimensions, 128 MiB."""
+_LARGE = float(np.finfo(np.float32).max)
 _LOW, _SIGN = 0xFFFFFFFF, 0x7FFFFFFF
 _SMALL = 1e-30
 """Lengths below this are not measured in float32, whose smallest numbers have few digits."""
@@ -43,7 +44,7 @@ def unit(vectors: ArrayLike, dim: int, names: Sequence[object] | None = None) ->
     with np.errstate(over="ignore", under="ignore"):
         x = np.asarray(given, np.float32)
     lengths = np.sqrt(np.einsum("nd,nd->n", x, x, dtype=np.float64))
-    odd = np.flatnonzero((lengths < _SMALL) | np.isinf(lengths))
+    odd = np.flatnonzero((lengths < _SMALL) | (lengths > _LARGE))
     if len(odd):  # too small or too large for float32, but not for what was given
         scaled = given[odd].astype(np.float64)
         largest = np.abs(scaled).max(1, keepdims=True)

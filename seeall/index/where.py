@@ -29,6 +29,8 @@ from typing import Any, NamedTuple, final
 from seeall.index import marks
 from seeall.types import SeeallError
 
+_SHOWN = 200
+"""Letters of a condition that an error repeats."""
 _TOKEN = re.compile(
     r"""\s*(?:
     (?P<number>[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?(?![\w.]))
@@ -99,7 +101,8 @@ class _Parser:
 
     def fault(self, what: str, at: int | None = None) -> SeeallError:
         """The error, with where it is, counted from 1."""
-        return SeeallError(f"where {self.text!r}, letter {(self.now.at if at is None else at) + 1}: {what}")
+        text = self.text if len(self.text) <= _SHOWN else f"{self.text[:_SHOWN]}…"
+        return SeeallError(f"where {text!r}, letter {(self.now.at if at is None else at) + 1}: {what}")
 
     def _read(self) -> _Token:
         match = _TOKEN.match(self.text, self._place)

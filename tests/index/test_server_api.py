@@ -181,6 +181,7 @@ def test_what_is_not_possible_is_said(
         (b"hello", "image/png", 422, "no_picture"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "image/jpeg", 422, "no_picture"),
         (b"<svg xmlns='http://www.w3.org/2000/svg'/>", "image/svg+xml", 422, "no_picture"),
+        (b"hello", "application/x-www-form-urlencoded", 422, "no_picture"),  # as curl says
         (b"x", "text/plain", 415, "type"),
         (b"x", "multipart/form-data", 400, "bad_request"),
         (b"--a\r\n\r\n", "multipart/form-data; boundary=a", 400, "bad_request"),

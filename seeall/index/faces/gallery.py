@@ -52,7 +52,8 @@ class Verdict(NamedTuple):
 class Gallery:
     """A gallery, opened with `open` or begun with `create`. Asking from several threads is fine."""
 
-    def __init__(self, index: Index, settings: Settings, eye: Eye | None = None) -> None:
+    def __init__(self, index: Index, settings: Settings, eye: Eye | None = None, *, wait: bool = False) -> None:
+        self._wait = wait
         self.index, self.settings, self._eye = index, settings, eye
         self._scorers: dict[str, tuple[int, Scorer]] = {}
         self._warned = -1
@@ -73,11 +74,11 @@ class Gallery:
         return cls(index, settings, eye)
 
     @classmethod
-    def open(cls, path: str | Path) -> Gallery:
-        """The gallery at `path`. Raises SeeallError where there is none, or it is damaged."""
-        index = Index.open(path, gpu="off")
+    def open(cls, path: str | Path, *, wait: bool = False) -> Gallery:
+        """The gallery at `path`; `wait`: see `Index.open`. Raises SeeallError where there is none, or it is damaged."""
+        index = Index.open(path, gpu="off", wait=wait)
         try:
-            return cls(index, Settings.read(index.path))
+            return cls(index, Settings.read(index.path), wait=wait)
         except BaseException:
             index.close()
             raise
@@ -238,7 +239,7 @@ class Gallery:
 
     def _keep(self, **changed: Any) -> None:
         """Change the settings of the gallery, as they are now on disk."""
-        with closing(Lock(self.path / LOCK)):
+        with closing(Lock(self.path / LOCK, wait=self._wait)):
             self.settings = replace(Settings.read(self.path), **changed)
             self.settings.save(self.path)
 

@@ -273,6 +273,10 @@ async def _body(request: Request, most: int | None = None) -> bytes:
     return bytes(data)
 
 
+_BYTES = ("application/octet-stream", "application/x-www-form-urlencoded")
+"""What those who send a file as it is call it when they are not told; the latter, curl."""
+
+
 async def sent(request: Request) -> bytes:
     """The file of a picture that a request brings: its body, or the one file of its form. Raises Refusal."""
     kind = _kind(request)
@@ -282,6 +286,6 @@ async def sent(request: Request) -> bytes:
                 if isinstance(value, UploadFile):
                     return await value.read()
         raise Refusal(422, "no_picture", "the form holds no file: send the picture as `picture`")
-    if kind and not kind.startswith("image/") and kind != "application/octet-stream":
-        raise Refusal(415, "type", "send a picture, a form with one, or JSON with an id or a vector")
+    if kind and not kind.startswith("image/") and kind not in _BYTES:
+        raise Refusal(415, "type", f"{kind[:60]}: send image/…, a form with a picture, or JSON with an id or a vector")
     return await _body(request)

@@ -33,6 +33,7 @@ from seeall.index.milvus.search import nearest
 from seeall.index.milvus.tables import KINDS, Tables, address
 from seeall.index.milvus.writer import Writer
 from seeall.index.plan import Plan
+from seeall.index.protocol import Away
 from seeall.index.segments import Floats, Ids, unit
 from seeall.index.store import Item
 from seeall.index.where import parse
@@ -316,7 +317,7 @@ class MilvusIndex:
             self._state = commits.read(self._tables).state
             if self._state.edition == state.edition:
                 return found
-        raise SeeallError(f"the index {self._root} is changing too fast to be read: try again")
+        raise Away(f"the index {self._root} is changing too fast to be read: try again")
 
     @staticmethod
     def _rows(rows: Rows, asked: Sequence[int | str], more: Sequence[str] = ()) -> list[dict[str, Any] | None]:

@@ -15,6 +15,7 @@ from typing import Any, final
 import numpy as np
 import pytest
 
+from seeall.index.known import files
 from seeall.index.milvus import conditions as milvus_conditions
 from seeall.index.milvus import log as milvus_log
 from seeall.index.milvus import rows as milvus_rows
@@ -136,6 +137,35 @@ def test_an_insert_that_comes_after_its_writer_died_counts_for_nothing(tmp_path:
         for _ in range(2):
             assert content(index).keys() == {"a", "b"} and 77 not in index
             index.refresh()
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_what_is_void_never_counts(before: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whose commit nobody acknowledged, and which was given up: also once its time is over, and whoever dies then."""
+    begin, place = beginner("milvus", tmp_path), tmp_path / "index"
+    for step in range(1, 30):
+        with begin(overwrite=True) as index:
+            index.add(["a", "b", "d"], vectors(3))
+            monkeypatch.setattr(milvus_log, "_VOID", 86_400)
+            tables, old = index._tables, content(index)  # type: ignore[attr-defined]
+            change_of = milvus_log.begin(tables, place)
+            row = {"id": 4, "key": 7, "path": "late", "label": None, "metadata": "{}", "marks": []}
+            tables.insert(tables.items, [{**row, "batch": change_of, "vector": vectors(1)[0]}])
+            milvus_log.finish(tables, change_of, milvus_log.State(2, 1, 5, "now"), [1, 2, 3])
+            assert index.refresh() and content(index).keys() == {"late"}
+            milvus_log._say(tables, change_of, [{"kind": "void", "time": 0}])
+            assert content(index) == old
+        monkeypatch.setattr(milvus_log, "_VOID", 0)
+        _, dead = died(place, step, before)
+        with open_store(place) as index:
+            found = content(index).keys()
+            assert found in ({"a", "b", "d"}, {"new", "b", "newer"}) and (step > 1 or "a" in found)
+            index.add(["c"], vectors(1))
+            assert content(index).keys() == {*found, "c"} and left_behind(index) == []
+            assert files(index, ["c"])["c"][1] is None
+        if not dead:
+            break
+    assert not dead and step > 8
 
 
 def test_two_places_that_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,8 +14,13 @@ from seeall.index.manifest import Manifest
 from seeall.index.segments import Floats, Ids
 from seeall.index.stamps import Stamp
 from seeall.index.store import Item
+from seeall.types import SeeallError
 
 Self = TypeVar("Self")
+
+
+class Away(SeeallError):
+    """An index that is elsewhere cannot be read just now, whatever was asked."""
 
 
 class View(Protocol):

@@ -46,7 +46,8 @@ _FIELDS = ("id", "batch", "body")
 class State:
     """What counts: everything but the batches `void` and the ids `gone`.
 
-    span: the first and the last absolute path there ever was since the index was empty, by their bytes.
+    span: the first and the last absolute path there ever was since the index was empty, by their bytes. batch: that of
+    the last commit.
     """
 
     generation: int = 0
@@ -56,6 +57,7 @@ class State:
     span: tuple[str, str] | None = None
     void: tuple[int, ...] = ()
     gone: tuple[int, ...] = ()
+    batch: int = 0
 
     @property
     def edition(self) -> tuple[int, tuple[int, ...]]:
@@ -93,9 +95,10 @@ class Log(NamedTuple):
         gone = tuple(sorted({i for batch, ids in self.gone.items() if batch in done for i in ids}))
         if not done:
             return State(void=void)
-        last = max(done.values(), key=lambda body: int(body["generation"]))
+        batch = max(done, key=lambda batch: int(done[batch]["generation"]))
+        last = done[batch]
         span = (last["span"][0], last["span"][1]) if last["span"] else None
-        return State(last["generation"], last["count"], last["next_id"], last["updated"], span, void, gone)
+        return State(last["generation"], last["count"], last["next_id"], last["updated"], span, void, gone, batch)
 
 
 def read(tables: Tables) -> Log:
@@ -133,7 +136,7 @@ def finish(tables: Tables, batch: int, state: State, gone: Sequence[int]) -> Non
     parts = [gone[start : start + _IDS] for start in range(0, len(gone), _IDS)]
     _say(tables, batch, [{"kind": "gone", "ids": list(part)} for part in parts])
     facts = {**asdict(state), "kind": "commit"}
-    del facts["void"], facts["gone"]
+    del facts["void"], facts["gone"], facts["batch"]
     _say(tables, batch, [facts])
     tables.force(tables.commits)
 
@@ -161,7 +164,7 @@ def recover(tables: Tables, root: Path) -> State:
                 f" in {BUSY // 60} minutes"
             )
     undo(tables, dead)
-    if dead:
+    if dead or log.void:
         tables.delete(tables.files, f"id >= {state.next_id}")
     tidy(tables)
     return read(tables).state
@@ -177,16 +180,17 @@ def tidy(tables: Tables) -> None:
         tables.delete(tables.files, some)
     if state.gone:
         tables.force(tables.items)
+    if log.void:  # what came in late, or was not come to
+        tables.delete(tables.items, f"batch in {numbers(list(log.void))}")
+        tables.force(tables.items)
     done = [batch for batch in log.commits if batch not in log.void]
     last = max(done, key=lambda batch: int(log.commits[batch]["generation"]), default=0)
     old = [batch for batch in done if batch != last]
     stale = [batch for batch, since in log.void.items() if time.time() - since > _VOID]
-    # Before its commit goes what a batch has begun with, and what has gone with it: else it would not count any more.
-    told = {"commit": [*stale, *old], "other": [*stale, *old, last]}
-    if superfluous := _ids(tables, told["other"], commits=False):
-        tables.delete(tables.commits, f"id in {numbers(superfluous)}")
-    if superfluous := _ids(tables, told["commit"], commits=True):
-        tables.delete(tables.commits, f"id in {numbers(superfluous)}")
+    # A commit that is void goes before what says so, and one that counted after its beginning, which would be void.
+    for batches, commits in ((stale, True), ([*stale, *old, last], False), (old, True)):
+        if superfluous := _ids(tables, batches, commits=commits):
+            tables.delete(tables.commits, f"id in {numbers(superfluous)}")
 
 
 def _ids(tables: Tables, batches: Sequence[int], *, commits: bool) -> list[int]:

@@ -33,6 +33,7 @@ from seeall.index.milvus.search import nearest
 from seeall.index.milvus.tables import KINDS, Tables, address
 from seeall.index.milvus.writer import Writer
 from seeall.index.plan import Plan
+from seeall.index.protocol import Away
 from seeall.index.segments import Floats, Ids, unit
 from seeall.index.store import Item
 from seeall.index.where import parse
@@ -54,7 +55,7 @@ class MilvusIndex:
         self._root, self._manifest, self._tables, self._draft, self._wait = root, manifest, tables, draft, wait
         self._state = commits.read(tables).state
         self._ids: tuple[Any, Ids] | None = None
-        self._selected: tuple[str, Any, Passing] | None = None
+        self._selected: tuple[str, commits.State, Passing] | None = None
         self._process, self._closed = os.getpid(), False
 
     @classmethod
@@ -316,7 +317,7 @@ class MilvusIndex:
             self._state = commits.read(self._tables).state
             if self._state.edition == state.edition:
                 return found
-        raise SeeallError(f"the index {self._root} is changing too fast to be read: try again")
+        raise Away(f"the index {self._root} is changing too fast to be read: try again")
 
     @staticmethod
     def _rows(rows: Rows, asked: Sequence[int | str], more: Sequence[str] = ()) -> list[dict[str, Any] | None]:
@@ -327,10 +328,12 @@ class MilvusIndex:
 
     def _passing(self, rows: Rows, where: str) -> Passing:
         """What fulfils a condition; the last one is kept, since it is often asked for again."""
-        known = self._selected if self._selected and self._selected[0] == where else None
-        if known is None or known[1] != rows.state.edition:
+        state, known = rows.state, self._selected
+        if known and (known[0] != where or known[1].batch in state.void):  # a commit that was taken back
+            known = None
+        if known is None or known[1].edition != state.edition:
             passing = select(rows, parse(where), known and known[2])
-            known = self._selected = where, rows.state.edition, passing
+            known = self._selected = where, state, passing
         return known[2]
 
     def _check(self) -> None:

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, final
 from urllib.parse import urlsplit
 
+from seeall.index.protocol import Away
 from seeall.index.segments import Floats
 from seeall.types import SeeallError
 
@@ -260,22 +261,22 @@ class Tables:
         except Exception as fault:  # pymilvus raises errors of its own, of gRPC and of Python
             raise self._fault(fault) from None
 
-    def _fault(self, fault: Exception) -> SeeallError:
+    def _fault(self, fault: Exception) -> Away:
         lines = str(getattr(fault, "message", "") or fault).strip().splitlines()
         said = re.sub(r"\s+", " ", lines[0] if lines else type(fault).__name__)[:200]
         code = getattr(fault, "code", None)
         small = f"{code} {said}".lower()
         if re.search(r"unauthenticated|auth check|permission ?denied|privilege|api key", small):
-            return SeeallError(f"Milvus at {self.uri} does not let us in ({said}): put the right token into {TOKEN}")
+            return Away(f"Milvus at {self.uri} does not let us in ({said}): put the right token into {TOKEN}")
         if code == 100 or "collection not found" in small or "can't find collection" in small:
-            return SeeallError(
+            return Away(
                 f"Milvus at {self.uri} has no collection {self.items}: it is gone; build the index again with"
                 " --overwrite, or give the address where it is"
             )
         away = ("unavailable", "fail connecting", "deadline", "retry", "closed channel", "connection refused")
         if any(word in small for word in away):
-            return SeeallError(f"Milvus at {self.uri} does not answer: is it running, and is that the address?")
-        return SeeallError(f"Milvus at {self.uri} refuses: {said}")
+            return Away(f"Milvus at {self.uri} does not answer: is it running, and is that the address?")
+        return Away(f"Milvus at {self.uri} refuses: {said}")
 
     def _refused(self, fault: Exception) -> SeeallError:
         return SeeallError(

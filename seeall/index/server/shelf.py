@@ -18,7 +18,7 @@ from seeall.index.build import eye_of
 from seeall.index.faces.settings import NAME as GALLERY
 from seeall.index.gpus import Gpu
 from seeall.index.manifest import NAME
-from seeall.index.protocol import Store
+from seeall.index.protocol import Away, Store
 from seeall.index.segments import Floats, Ids, unit
 from seeall.index.server.errors import Refusal, without_paths
 from seeall.index.server.names import Names, clean
@@ -105,10 +105,10 @@ class Opened:
         return self.reached(lambda: self.index.select(where))
 
     def reached(self, work: Callable[[], T]) -> T:
-        """What `work` asks of the index, and nothing that it may be asked wrongly. Raises Refusal where it is away."""
+        """What `work` asks of the index. Raises Refusal where that is away."""
         try:
             return work()
-        except SeeallError as fault:
+        except Away as fault:
             log.warning("%s", fault)
             raise Refusal(503, "away", "the index cannot be read just now: try again in a moment") from None
 

@@ -6,7 +6,8 @@ FOLDER holds pictures, such as CIFAR-10 as files. `ssl embed` as it is, two batc
 turns with two processes of a Ray that was started before, through the same ResNet-18. `local_s` and `ray_s` are seconds
 from pictures to files, of which Ray takes several to start the two and import torch; `rate` is pictures a second from
 the first that comes back to the last, and `ratio` the median of Ray's rate by the other's of the same round. `equal`
-is 1 where both wrote the same bits. Expect a ratio of 0.9 or more on idle cores; on busy ones Ray loses less.
+is 1 where both wrote the same bits. Expect 1 for `equal`. On cores that others use too the ratio is above 1, since two
+processes have more threads and get a larger share of them.
 """
 
 from __future__ import annotations

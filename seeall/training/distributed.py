@@ -2,20 +2,31 @@
 
 With every process computing the same loss over the gathered batch, and DDP averaging gradients, a two-process
 step equals the one-process step on the same global batch.
+
+Threads of gloo that are still at work when the interpreter ends abort the process. They end with the group of
+processes, and that ends when nobody holds it any more: see `leave`.
 """
 
 from __future__ import annotations
 
+import gc
 from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.distributed.nn.functional  # before there is a group: its functions keep for good the one they find
 from torch import Tensor, nn
 
 
 def world_size() -> int:
     """How many processes train together."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def leave() -> None:
+    """Let go of the other processes, and of gloo's threads, if nobody holds a network that DDP wraps any more."""
+    gc.collect()  # such a network refers to itself
+    dist.destroy_process_group()
 
 
 class _Gather(torch.autograd.Function):

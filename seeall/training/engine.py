@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import torch
 
 from seeall.data.pixels import cores
+from seeall.training.distributed import leave
 from seeall.types import SeeallError
 
 T = TypeVar("T")
@@ -41,7 +42,7 @@ class Engine:
         """
         if self.world > 1:
             self.everyone(None)
-            torch.distributed.destroy_process_group()
+            leave()
 
 
 def rank() -> int:

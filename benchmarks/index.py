@@ -10,7 +10,7 @@ precision), one query to cost what it costs FAISS, and a query of a batch about 
 is the second scoring, from the stored vectors.
 
 --build takes a folder of pictures instead, and `index build` of it turns with embedding it and keeping the features in
-memory, through the same ResNet-18 at the pictures' own size (here 32 px). Expect 1.05 times the time or less; 60,000
+memory, through the same ResNet-18 at the pictures' own size (here 32 px). Expect 1.1 times the time or less; 60,000
 pictures take half a minute each way.
 """
 

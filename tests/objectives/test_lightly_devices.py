@@ -53,11 +53,12 @@ def train(rank: int, world: int) -> dict[str, dict[str, Tensor]]:
 
 WORKER = """
 import runpy, sys, torch, torch.distributed as dist
+from seeall.training.distributed import leave
 _, test, rank, folder = sys.argv
 torch.set_num_threads(1)
 dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=int(rank), world_size=2)
 torch.save(runpy.run_path(test)["train"](int(rank), 2), f"{folder}/{rank}")
-dist.destroy_process_group()
+leave()
 """
 
 

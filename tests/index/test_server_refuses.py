@@ -57,8 +57,10 @@ def test_100_megabytes_announced(place: Place) -> None:
             f"POST /v1/search HTTP/1.1\r\nHost: {host(place.url)}\r\nContent-Length: {100 << 20}\r\n"
             "Expect: 100-continue\r\n\r\n".encode()
         )
-        told = sock.recv(65536)
-        assert b" 413 " in told and b"100 Continue" not in told and time.monotonic() - start < 1
+        told = b""
+        while b"request_id" not in told and (more := sock.recv(65536)):  # head and body may come one by one
+            told += more
+        assert b" 413 " in told and b"100 Continue" not in told and time.monotonic() - start < 5
         assert b'"code": "too_large"' in told and b"x-request-id" in told.lower()
 
 

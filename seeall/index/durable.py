@@ -139,7 +139,9 @@ class Lock:
         found, told = _locked(path), False
         while found is None:
             if not wait:
-                raise SeeallError(f"{path.parent} is being written by another process: try again when it is done")
+                raise SeeallError(
+                    f"{path.parent} is being written by another process: try again when it is done, or wait with --wait"
+                )
             if not told:
                 log.info("waiting for another process that is writing %s", path.parent)
             told = True

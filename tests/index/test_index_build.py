@@ -81,11 +81,12 @@ def test_queries_are_seen_a_few_at_a_time(
         assert np.allclose(small, np.stack([item.vector for item in vectors]), atol=1e-5)
 
 
-def test_first_query_that_is_no_picture(index: Path, pictures: Path) -> None:
-    for n in (7, 11):
+def test_queries_that_are_no_pictures(index: Path, pictures: Path) -> None:
+    for n in range(20):
         (pictures / f"{n:02d}.png").write_bytes(b"")
-    with pytest.raises(SeeallError, match=r"07\.png: cannot be searched for: "):
-        search(index, [str(pictures)], 1)
+    for asked in (pictures, pictures / "00.png"):
+        with pytest.raises(SeeallError, match=r"00\.png: cannot be searched for: "):
+            search(index, [str(asked)], 1)
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -265,14 +266,15 @@ def test_kill_9(case: str, tmp_path: Path, ssl_process: Callable[..., subprocess
 
 
 WORKER = """
-import json, sys
+import json, os, sys
 from pathlib import Path
 import torch
 from seeall.index.nearest import nearest
 from seeall.ssl.pretrain import pretrain
 
 torch.set_num_threads(1)
-for name, options in json.loads(Path(sys.argv[1]).read_text()).items():
+for number, (name, options) in enumerate(json.loads(Path(sys.argv[1]).read_text()).items()):
+    os.environ["MASTER_PORT"] = sys.argv[3 + number]  # the store of the run before may not have gone yet
     search = {"search": nearest} if options.get("negatives") == "neighbours" else {}
     pretrain(out=Path(sys.argv[2]) / name, **{**options, **search, "set": tuple(options["set"])})
 """
@@ -294,14 +296,20 @@ TOGETHER: dict[str, dict[str, Any]] = {
 TAUGHT = ("byol", "moco", "dino")
 
 
-def started(folder: Path, rank: int, world: int, port: int) -> subprocess.Popen[str]:
+def started(folder: Path, rank: int, world: int, ports: list[int]) -> subprocess.Popen[str]:
     """A process as torchrun starts it, or one alone."""
     env = {**os.environ, "OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
     if world > 1:
         ranks = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": world, "LOCAL_WORLD_SIZE": world, "GROUP_RANK": 0}
-        place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "TORCHELASTIC_RUN_ID": "test"}
+        place = {"MASTER_ADDR": "127.0.0.1", "TORCHELASTIC_RUN_ID": "test"}
         env |= {name: str(value) for name, value in (ranks | place).items()}
-    given = [sys.executable, str(folder / "worker.py"), str(folder / "cases.json"), str(folder / str(world))]
+    given = [
+        sys.executable,
+        str(folder / "worker.py"),
+        str(folder / "cases.json"),
+        str(folder / str(world)),
+        *map(str, ports),
+    ]
     with (folder / f"{world}-{rank}.log").open("w") as said:
         return subprocess.Popen(given, env=env, stderr=said)
 
@@ -316,10 +324,12 @@ def together(tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     (folder / "cases.json").write_text(json.dumps(cases))
     (folder / "worker.py").write_text(WORKER)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    processes = [started(folder, rank, world, port) for rank, world in ((0, 1), (0, 2), (1, 2))]
+    with contextlib.ExitStack() as stack:
+        free = [stack.enter_context(socket.socket()) for _ in TOGETHER]
+        for one in free:
+            one.bind(("127.0.0.1", 0))
+        ports = [one.getsockname()[1] for one in free]
+    processes = [started(folder, rank, world, ports) for rank, world in ((0, 1), (0, 2), (1, 2))]
     for process in processes:
         try:
             process.wait(timeout=200)

@@ -13,7 +13,7 @@ fixed number of cells.
 A line for each condition: rows that pass, recall@10 against brute force in double precision over these rows,
 milliseconds to work out which rows pass, queries a second all at once and one at a time, and queries a second of a
 matrix product over the rows that pass, which lie ready in memory. Expect a recall of exactly 1 where 32,768 rows or
-fewer pass, since these are searched exactly, and at least 0.99 elsewhere. Exit code 1 otherwise.
+fewer pass, since these are searched exactly, and at least 0.98 elsewhere. Exit code 1 otherwise.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ def main() -> None:
             passes = eval(where, {"draw": draw, "cluster": cluster})
             line = measure(index, x, passes, queries, where)
             exact = len(np.flatnonzero(passes)) * DIM <= GATHER[0]
-            good = good and line["recall@10"] >= (1 if exact else 0.99)
+            good = good and line["recall@10"] >= (1 if exact else 0.98)
             if options.json:
                 print(json.dumps({**line, "structure": facts["structure"]}), flush=True)
             else:

@@ -67,9 +67,9 @@ def embed_files(
     eye = Crowd(run) if engine == "ray" else Eye.of(run, team.device)
     first, last = (len(pictures) * r // team.world for r in (team.rank, team.rank + 1))
     mine = pictures.subset(range(first, last))
-    out.parent.mkdir(parents=True, exist_ok=True)
     part = _part(out, team.rank)
     try:
+        out.parent.mkdir(parents=True, exist_ok=True)
         with _terminable(), part.open("wb") as file, bar("embedding", len(mine)) as progress:
             runs, bad = _write(file, eye.stream(mine, workers=workers), progress)
         everyone = team.everyone((first, runs, bad))
@@ -81,6 +81,8 @@ def embed_files(
             _join(array, [(_part(out, r), runs) for r, (_, runs, _) in enumerate(everyone)], len(kept), eye.dim)
             _table(pictures, kept, table, {"model": digest(run), "folder": _folder(pictures)})
         team.part()
+    except OSError as fault:
+        raise SeeallError(f"--out {out}: cannot be written: {fault.strerror}") from None
     finally:
         part.unlink(missing_ok=True)
     return {"pictures": len(kept), "skipped": len(skipped), "dim": eye.dim, "files": [str(array), str(table)]}

@@ -262,7 +262,7 @@ def test_an_index_is_no_gallery_and_a_gallery_is_not_overwritten_by_an_index(pla
     (place / "gallery.json").unlink()
     with pytest.raises(SeeallError, match=r"is no gallery of faces \(no gallery.json\)"):
         Gallery.open(place)
-    with pytest.raises(SeeallError, match="build one with|no gallery"):
+    with pytest.raises(SeeallError, match="there is no gallery at .*: make one with `ssl faces enrol`"):
         Gallery.open(world / "nowhere")
 
 

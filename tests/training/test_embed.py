@@ -113,6 +113,20 @@ def test_nothing_is_left_of_an_embedding_that_fails(run: Path, tmp_path: Path, s
     assert list((tmp_path.parent / "broken").iterdir()) == []
 
 
+def test_a_full_disk_is_named(run: Path, folder: Path, tmp_path: Path) -> None:
+    code = f"""
+import resource, signal, sys
+from seeall import cli
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+sys.exit(cli.run(["embed", {str(run)!r}, {str(folder)!r}, "--out", {str(tmp_path / "z")!r}, "--quiet"]))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert done.stderr == f"error: --out {tmp_path / 'z'}: cannot be written: File too large\n"
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.slow
 def test_two_processes_under_torchrun_write_what_one_writes(run: Path, folder: Path, tmp_path: Path) -> None:
     from seeall import cli

@@ -76,6 +76,8 @@ class Gallery:
     @classmethod
     def open(cls, path: str | Path, *, wait: bool = False) -> Gallery:
         """The gallery at `path`; `wait`: see `Index.open`. Raises SeeallError where there is none, or it is damaged."""
+        if not Path(path).is_dir():
+            raise SeeallError(f"there is no gallery at {path}: make one with `ssl faces enrol`")
         index = Index.open(path, gpu="off", wait=wait)
         try:
             return cls(index, Settings.read(index.path), wait=wait)

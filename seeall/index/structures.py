@@ -30,7 +30,7 @@ faiss: Any = _faiss
 
 NEIGHBOURS = 10
 _HELD = 1024
-"""Most queries that are held out; many fewer would be compared with all vectors in FAISS's slower way."""
+"""Most queries that are held out."""
 _DOUBT = 0.002
 """By so much the recall of other queries may be lower than that of a thousand."""
 _SEED = 1234

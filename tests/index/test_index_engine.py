@@ -13,6 +13,7 @@ from seeall.index.plan import Plan
 from seeall.index.segments import Living, Stack
 from seeall.index.store import Index
 from seeall.index.structures import build
+from seeall.index.threads import suited
 from seeall.types import SeeallError
 
 DIM = 16
@@ -91,6 +92,17 @@ def test_scores_do_not_depend_on_the_batch(tmp_path: Path) -> None:
         for n in range(0, 64, 7):
             one_id, one_score = index.search(x[n], 9)
             assert (one_id[0] == ids[n]).all() and (one_score[0] == scores[n]).all()
+
+
+def test_a_batch_is_compared_by_products_of_matrices(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(faiss.cvar, "distance_compute_blas_threshold", 128_000)
+    with Index.create(tmp_path / "i", dim=DIM, model="m", preprocessing={}, gpu="off") as index:
+        index.add(["a", "b"], clustered(4, 2))
+        index.search(clustered(4, 2), 1)
+    assert faiss.cvar.distance_compute_blas_threshold == 2048  # 16 queries of 128 dimensions
+    monkeypatch.setattr(faiss.cvar, "distance_compute_blas_threshold", 20)  # whoever wants less may have it
+    with suited(1):
+        assert faiss.cvar.distance_compute_blas_threshold == 20
 
 
 @pytest.mark.skipif(faiss.get_num_gpus() > 0, reason="there is a GPU")

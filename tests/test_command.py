@@ -104,6 +104,8 @@ def test_add_remove_check_compact(ssl: Ssl, index: Path, tmp_path: Path) -> None
     assert json.loads(ssl("index", "compact", mine, "--json")[1])["count"] == 47
     assert json.loads(ssl("index", "info", mine, "--json")[1])["removed"] == 0
     assert json.loads(ssl("index", "check", mine, "--json")[1])["problems"] == []
+    assert json.loads(ssl("index", "remove", mine, "--where", "id > 40", "--json")[1]) == {"removed": 8, "count": 39}
+    assert json.loads(ssl("index", "remove", mine, "--where", "id > 40", "--json")[1]) == {"removed": 0, "count": 39}
 
 
 def test_config_repeats_a_run(ssl: Ssl, run: Path, tmp_path: Path) -> None:
@@ -191,6 +193,10 @@ BAD = [
     ("index add {index} {folder} --run {other}", "model"),
     ("index add {index} {junk}", "none of the 1 pictures can be read"),
     ("index remove {index} 12345", "12345"),
+    ("index remove {index}", "--where"),
+    ("index remove {index} 1 --where id=2", "either"),
+    ("index remove {index} --where id=", "id="),
+    ("index remove {index} {empty}", "not in the index"),
     ("index info {empty}", "empty"),
     ("index info {newer}", "newer"),
     ("index info {broken}", "damaged"),

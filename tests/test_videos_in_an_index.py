@@ -47,3 +47,7 @@ def test_films_of_one_name_are_two_and_a_film_again_is_the_same(run: Path, ssl: 
     found = json.loads(ssl("search", index, name, "-k", 18, "--json")[1])
     assert found == results[3]
     assert json.loads(ssl("index", "remove", index, name, "--json")[1])["count"] == 17
+    assert json.loads(ssl("index", "remove", index, one, "--json")[1]) == {"removed": 8, "count": 9}
+    code, _, err = ssl("index", "remove", index, one)
+    assert code == 2 and f"{str(one)!r}: not in the index" in err
+    assert json.loads(ssl("index", "remove", index, two.parent, "--json")[1]) == {"removed": 9, "count": 0}

@@ -152,7 +152,13 @@ def index_sync(
 @group.command("remove")
 def index_remove(
     index: IndexFolder,
-    items: Annotated[list[str], typer.Argument(help="Ids, or paths as `search` prints them.")],
+    items: Annotated[
+        list[str] | None,
+        typer.Argument(help="Ids, paths as `search` prints them, or whole folders and films.", show_default=False),
+    ] = None,
+    where: Annotated[
+        str | None, typer.Option(help="Instead: all for which a condition holds, such as \"label = 'blurred'\".")
+    ] = None,
     wait: Wait = False,
     json_: Json = False,
     quiet: Quiet = False,
@@ -161,16 +167,27 @@ def index_remove(
     listen(quiet)
     from seeall.index.stores import open_store
 
+    if bool(items) == (where is not None):
+        raise SeeallError("give either what is to be removed, or --where and a condition")
     with open_store(index, wait=wait) as opened:
-        removed = opened.remove([_item(opened, text) for text in items])
+        if where is not None:
+            chosen = opened.select(where).tolist()
+        else:
+            chosen = [item for text in items or () for item in _items(opened, text)]
+        removed = opened.remove(chosen) if chosen else 0
         tell({"removed": removed, "count": len(opened)}, json_)
 
 
-def _item(index: Any, text: str) -> int | str:
-    """An item's id or path as typed: a number, a path as stored, or one from here."""
+def _items(index: Any, text: str) -> list[int | str]:
+    """What is typed: an id, or a path, as stored or from here, of an item, of a folder of them, or of a film."""
+    from seeall.index.known import below
+
     if text.isascii() and text.isdecimal():
-        return int(text)
-    return text if text in index else str(Path(text).absolute())
+        return [int(text)]
+    if text in index or not text:
+        return [text]
+    here = str(Path(text).absolute())
+    return [here] if here in index else [*(below(index, text) or below(index, here))] or [here]
 
 
 @group.command("tune")

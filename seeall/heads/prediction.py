@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch.nn.functional as F
@@ -18,12 +18,22 @@ from seeall.metrics.detection import Found
 
 if TYPE_CHECKING:
     from seeall.heads.feed import HeadBatch
-    from seeall.heads.keypoints.task import Pointed
 
 T = TypeVar("T")
 
 BATCH, PIXELS = 8, 1 << 20
 """Pictures that are looked at together, at most, and the pixels of all of them; one that has more is seen alone."""
+
+
+class Pointed(NamedTuple):
+    """Keypoints of one picture, or of T frames of a clip."""
+
+    points: NDArray[np.float32]
+    """(K, 3) or (T, K, 3): x and y, px, and how sure each is, 0 to 1."""
+    rebuilt: float | None = None
+    """Of frames: the mean squared error of the last one, drawn from the first and what is carried over."""
+    copied: float | None = None
+    """Of frames: that of the first one in place of the last."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

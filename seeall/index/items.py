@@ -187,11 +187,11 @@ class Items:
         query = f"SELECT DISTINCT found.key FROM items, json_each(items.metadata) AS found WHERE {_ALIVE}"
         return {row[0] for row in self._read(query, (generation, generation))}
 
-    def below(self, folder: str, generation: int) -> list[str]:
-        """The path of every item of `generation` that begins with `folder` and a slash."""
-        first = _bytes(folder.rstrip("/"))
+    def beginning(self, start: str, generation: int) -> list[str]:
+        """The path of every item of `generation` that begins with `start`, a folder and a slash, say, and goes on."""
+        first = _bytes(start)
         query = f"SELECT path FROM items WHERE path > CAST(? AS TEXT) AND path < CAST(? AS TEXT) AND {_ALIVE}"
-        values = (first + b"/", first + b"0", generation, generation)  # 0 comes after /
+        values = (first, first[:-1] + bytes([first[-1] + 1]), generation, generation)
         return [row[0] for row in self._read(query, values)]
 
     def stamps(self, ids: Sequence[int]) -> dict[int, Stamp]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+from seeall.data.video import is_video
 from seeall.index.items import Known
 from seeall.index.protocol import Store
 from seeall.index.segments import Floats, Ids
@@ -34,7 +35,8 @@ def keys(index: Store) -> set[str]:
         return view.keys()
 
 
-def below(index: Store, folder: str) -> list[str]:
-    """The paths of all items that lie in `folder`, an absolute path, or below it."""
+def below(index: Store, path: str) -> list[str]:
+    """The paths of all items that lie in the folder `path`, absolute, or below it, or are frames of the film `path`."""
+    path = path.rstrip("/")
     with index.reading() as view:
-        return view.below(folder)
+        return [name for mark in ("/#" if is_video(path) else "/") for name in view.beginning(path + mark)]

@@ -24,7 +24,7 @@ class Away(SeeallError):
 
 
 class View(Protocol):
-    """One state of an index, for those who ask it several things. `known` says what the methods do."""
+    """One state of an index, for those who ask it several things. `known` and `items` say what the methods do."""
 
     @property
     def manifest(self) -> Manifest:
@@ -39,7 +39,7 @@ class View(Protocol):
 
     def keys(self) -> set[str]: ...
 
-    def below(self, folder: str) -> list[str]: ...
+    def beginning(self, start: str) -> list[str]: ...
 
 
 class Changes(Protocol):

@@ -87,9 +87,9 @@ class Snapshot:
         """See `known.keys`."""
         return self.items.keys(self.manifest.generation)
 
-    def below(self, folder: str) -> list[str]:
-        """See `known.below`."""
-        return self.items.below(folder, self.manifest.generation)
+    def beginning(self, start: str) -> list[str]:
+        """See `Items.beginning`."""
+        return self.items.beginning(start, self.manifest.generation)
 
     def close(self) -> None:
         """Let go of the database; the mapped vectors go with the last array that uses them."""

@@ -174,6 +174,23 @@ def test_mistakes_change_nothing(begin: Begin, work: Callable[[Store], object], 
         assert index.info()["generation"] == 1 and index.ids.tolist() == [1]
 
 
+def test_a_folder_and_a_film_are_what_lies_in_them(begin: Begin) -> None:
+    names = [
+        "/a/f/1",
+        "/a/f#2",
+        "/a/f.mp4#00:00.000",
+        "/a/f.mp4#00:01.000",
+        "/a/f.mp4/x",
+        "/a/F.mp4#00:00.000",
+        "/a/f.mp40",
+    ]
+    with begin() as index:
+        index.add(names, vectors(len(names), 4))
+        assert below(index, "/a/f") == ["/a/f/1"]  # and no file whose name goes on with the sign of frames
+        assert sorted(below(index, "/a/f.mp4")) == names[2:5]
+        assert below(index, "/a/f/1") == [] and below(index, "") == below(index, "/") and len(below(index, "/")) == 7
+
+
 def test_what_is_known_of_items(begin: Begin) -> None:
     with begin() as index:
         names = ["/photos/a/1", "/photos/a/2", "/photos/b", "/photos/ab", "odd"]

@@ -3,32 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple, final
+from typing import final
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from seeall.data.annotations.examples import Examples
 from seeall.data.annotations.truth import Truth
 from seeall.heads.feed import HeadBatch
 from seeall.heads.keypoints.augment import squeezed
-from seeall.heads.prediction import Prediction, by_shape, evaluate, filled
+from seeall.heads.prediction import Pointed, Prediction, by_shape, evaluate, filled
 from seeall.metrics.keypoints import Tracked, keypoints
 from seeall.training.embed import Normalise
-
-
-class Pointed(NamedTuple):
-    """Keypoints of one picture, or of T frames of a clip."""
-
-    points: NDArray[np.float32]
-    """(K, 3) or (T, K, 3): x and y, px, and how sure each is, 0 to 1."""
-    rebuilt: float | None = None
-    """Of frames: the mean squared error of the last one, drawn from the first and what is carried over."""
-    copied: float | None = None
-    """Of frames: that of the first one in place of the last."""
 
 
 @final

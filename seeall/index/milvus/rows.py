@@ -166,9 +166,9 @@ class Rows:
         """See `known.keys`."""
         return {str(name) for r in self.records() if r.metadata != "{}" for name in json.loads(r.metadata)}
 
-    def below(self, folder: str) -> list[str]:
-        """See `known.below`."""
-        first = raw(folder.rstrip("/")) + b"/"
+    def beginning(self, start: str) -> list[str]:
+        """See `Items.beginning`."""
+        first = raw(start)
         return [r.path for r in self.records() if raw(r.path).startswith(first) and raw(r.path) != first]
 
     def living(self, ids: Ids) -> Ids:

@@ -390,9 +390,9 @@ class MilvusView:
         """See `known.keys`."""
         return set(self._steady(lambda rows: rows.keys()))
 
-    def below(self, folder: str) -> list[str]:
-        """See `known.below`."""
-        return list(self._steady(lambda rows: rows.below(folder)))
+    def beginning(self, start: str) -> list[str]:
+        """See `Items.beginning`."""
+        return list(self._steady(lambda rows: rows.beginning(start)))
 
 
 def _block(first: int, size: int, rows: Rows) -> tuple[int, tuple[Ids, Floats]]:

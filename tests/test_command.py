@@ -231,7 +231,7 @@ BAD = [
     ("pretrain {folder} --out {out} --objective moco --set size=0", "size must be at least 1, not 0"),
     ("pretrain {folder} --out {out} --objective triplet --set margin=1", "write objective.margin or negatives.margin"),
     ("pretrain {folder} --out {out} --negatives reweighted --set decoupled=on", "decoupled already; leave decoupled"),
-    ("pretrain {plain} --out {out} --positives labels", "no labels found; give each class a sub-folder or a manifest"),
+    ("pretrain {plain} --out {out} --positives labels", "no labels found, or one alone; give each class"),
     ("pretrain {same} --out {out} --positives labels", "all pictures have one label, so there is nothing to tell"),
     ("pretrain {differ} --out {out} --positives labels", "no label has two pictures, so none belong together; give m"),
     ("pretrain {few} --out {out} --positives labels --batch-size 8", "fit the 4 pictures that belong with another"),
@@ -247,7 +247,7 @@ BAD = [
     ("pretrain {same} --out {out} --positives sound", "no sounds named; want a manifest with columns 'path' and"),
     ("pretrain {nosound} --out {out} --positives sound", "no such file as gone.wav; paths are relative to the manife"),
     ("pretrain {emptysound} --out {out} --positives sound", "the column 'sound' is empty for pairs/image/1.png; fill"),
-    ("pretrain {badsound} --out {out} --positives sound", "1 of 4 sounds cannot be read"),
+    ("pretrain {badsound} --out {out} --positives sound", "cannot be read: pairs/image/0.png (its sound /"),
     ("pretrain {pairs} --out {out} --positives sound --set seconds=0", "'seconds' is 0.0: choose from 0.05 to 60"),
     ("pretrain {pairs} --out {out} --positives sound --set mels=9999", "9999 bands are too many"),
 ]  # fmt: skip

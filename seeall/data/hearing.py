@@ -25,7 +25,6 @@ from seeall.types import SeeallError
 
 SOUND = "sound"
 """The column of the metadata that names a sound."""
-_NAMED = 3
 _FULL = 32767
 
 
@@ -100,37 +99,29 @@ class Heard:
             )
         return cls(files, lambda i: read_sound(files[i], rate), None, seed, rate, length)
 
-    def read(self) -> None:
-        """Read every sound once, keep them if they fit, and say what is wrong with them.
-
-        Raises: SeeallError where one cannot be read.
-        """
+    def read(self) -> list[tuple[int, str]]:
+        """Read every sound once, and keep them if they fit. Returns the rows whose sound cannot be read, and why."""
         first: dict[str, int] = {}
         for i, name in enumerate(self.names):
             first.setdefault(name, i)
         room, taken, silent = free_memory() * MEMORY_SHARE, 0, 0
         kept: dict[str, Tensor] | None = {}
-        faults: list[str] = []
+        faults: dict[str, str] = {}
         with bar("reading sounds", len(first)) as progress:
             for name, sound in in_order(self._try, first.items(), cores()):
                 progress.update(1)
                 if isinstance(sound, str):
-                    faults.append(f"{name} ({sound})")
+                    faults[name] = sound
                     continue
                 silent += not bool(sound.any())
                 taken += sound.nbytes
                 if kept is not None:
                     kept[name] = sound
                     kept = kept if taken < room else None
-        if faults:
-            more = f" and {len(faults) - _NAMED} more" if len(faults) > _NAMED else ""
-            raise SeeallError(
-                f"{len(faults)} of {len(first)} sounds cannot be read: {', '.join(faults[:_NAMED])}{more}; mend them, "
-                "or leave their pictures out"
-            )
         if silent:
             log.warning("%d of %d sounds are silent throughout", silent, len(first))
         self._kept = kept
+        return [(i, f"its sound {name}: {faults[name]}") for i, name in enumerate(self.names) if name in faults]
 
     def _try(self, item: tuple[str, int]) -> tuple[str, Tensor | str]:
         name, i = item

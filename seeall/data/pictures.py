@@ -104,7 +104,8 @@ class Pictures:
         """(n,) int64: each picture's place in `classes()`. Raises SeeallError where pictures have no labels."""
         if self.labels is None:
             raise SeeallError(
-                f"{self.source}: no labels found; give each class a sub-folder or a manifest a column 'label'"
+                f"{self.source}: no labels found, or one alone; give each class a sub-folder or a manifest a column "
+                "'label'"
             )
         place = {name: i for i, name in enumerate(self.classes())}
         return torch.tensor([place[name] for name in self.labels], dtype=torch.int64)

@@ -63,11 +63,25 @@ class Store:
         workers: int,
     ) -> None:
         self.pictures, self.sizes, self.skipped = pictures, sizes, skipped
-        self._kept, self._shortest, self._device = kept, shortest, torch.device("cpu")
+        self._kept, self._shortest, self._workers, self._device = kept, shortest, workers, torch.device("cpu")
         self._pool = None if isinstance(kept, Tensor) else ThreadPoolExecutor(max(1, workers), "pictures")
 
     def __len__(self) -> int:
         return len(self.pictures)
+
+    def without(self, unfit: Sequence[tuple[int, str]]) -> Store:
+        """The same pictures less those, (row, reason), that are to be skipped as well."""
+        gone = dict(unfit)
+        rows = [row for row in range(len(self)) if row not in gone]
+        kept = [self._kept[row] for row in rows] if isinstance(self._kept, list) else self._kept
+        return Store(
+            self.pictures.subset(rows),
+            self.sizes[rows],
+            [*self.skipped, *((self.pictures.ids[row], why) for row, why in gone.items())],
+            kept[rows] if isinstance(kept, Tensor) else kept,
+            self._shortest,
+            self._workers,
+        )
 
     @property
     def resident(self) -> str:

@@ -17,6 +17,7 @@ from seeall.backbones.hearing import hearing
 from seeall.backbones.load import load as load_backbone
 from seeall.data.hearing import Heard
 from seeall.data.pictures import Pictures
+from seeall.data.pixels import NAMED
 from seeall.data.sound import LogMel, normalised
 from seeall.ssl.projector import projector
 from seeall.training.embed import Eye
@@ -89,11 +90,14 @@ class Together:
 
     @torch.no_grad()
     def hear(self, pictures: Pictures, rows: list[int]) -> Tensor:
-        """z (n, D) of what was heard with the pictures at `rows`."""
+        """z (n, D) of what was heard with the pictures at `rows`. Raises SeeallError where a sound cannot be read."""
         settings = self.ears.settings
-        heard = Heard.of(pictures, 0, settings["rate"], settings["samples"])
-        heard.read()
-        parts = [rows[i : i + _BATCH] for i in range(0, len(rows), _BATCH)]
+        heard = Heard.of(pictures.subset(rows), 0, settings["rate"], settings["samples"])
+        if unheard := heard.read():
+            some = ", ".join(f"{pictures.ids[rows[i]]} ({why})" for i, why in unheard[:NAMED])
+            more = f" and {len(unheard) - NAMED} more" if len(unheard) > NAMED else ""
+            raise SeeallError(f"{len(unheard)} of {len(rows)} pictures have a sound that cannot be read: {some}{more}")
+        parts = [range(i, min(i + _BATCH, len(rows))) for i in range(0, len(rows), _BATCH)]
         return torch.cat([self._all(heard(part, 0), self.ears) for part in parts])
 
     def _all(self, x: Tensor, through: nn.Module) -> Tensor:

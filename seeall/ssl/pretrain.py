@@ -23,7 +23,7 @@ from seeall.console import log
 from seeall.data import keyed
 from seeall.data.hearing import find_heard, fingerprint
 from seeall.data.pictures import Pictures, find
-from seeall.data.pixels import Store, load, write_skipped
+from seeall.data.pixels import Store, complain, load, write_skipped
 from seeall.data.sampler import Grouped, Sampler, partnered
 from seeall.ssl import show
 from seeall.ssl.composing import Composed
@@ -152,15 +152,19 @@ def pretrain(
     engine = launch(devices=devices, precision=precision)
     task = plan.task(backbone, weights, seed, belonging.ears)
     store, size = plan.read(pictures, resolved.get("image_size") or image_size, workers, allow_skipped, here)
+    if store.pictures is not pictures:
+        belonging = plan.positives(store.pictures, seed)
+    if unfit := belonging.prepare():
+        store = store.without(unfit)
+        complain(pictures, store.skipped, allow_skipped)
+        belonging = plan.positives(store.pictures, seed)
+        belonging.prepare()
     if resolved.get("pictures", len(store)) != len(store):
         raise SeeallError(
             f"--resume {out}: {len(store)} pictures can be read now, {resolved['pictures']} could when the run began; "
             "restore them or start a new run"
         )
-    if store.pictures is not pictures:
-        belonging = plan.positives(store.pictures, seed)
     batch, order = _batches(belonging, len(store), asked, engine.world, seed)
-    belonging.prepare()
     if run is None:
         run = Run.create(out, settings, about, overwrite=overwrite) if engine.rank == 0 else Run(out, {}, writes=False)
     run.writes = engine.rank == 0

@@ -58,7 +58,7 @@ def test_pictures_of_one_label_belong_together(notes: list[str]) -> None:
 @pytest.mark.parametrize(
     ("names", "words"),
     [
-        (None, "memory: no labels found; give each class a sub-folder or a manifest a column 'label'"),
+        (None, "memory: no labels found, or one alone; give each class a sub-folder or a manifest a column 'label'"),
         (["a"] * 5, "memory: all pictures have one label, so there is nothing to tell apart"),
         (list("abcde"), "memory: no label has two pictures, so none belong together; give more, or choose --positives"),
     ],

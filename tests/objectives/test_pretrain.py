@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import time
+import wave
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from safetensors.torch import load_file
 
 from seeall.ssl.pretrain import choose_size, pretrain
 from seeall.training.loop import Stopped
+from seeall.types import SeeallError
 
 WORLD = "scenes:n=64,size=32,identities=8"
 TINY = {"backbone": "shufflenet_v2_x0_5", "batch_size": 16, "epochs": 4, "image_size": 32}
@@ -53,6 +56,33 @@ def test_what_a_run_leaves(whole: Path) -> None:
     with Image.open(whole / "pictures" / "views.png") as sheet:
         assert sheet.size == (8 * 32, 2 * 32)
     assert {p.name for p in (whole / "checkpoints").iterdir()} == {"last", "best"}
+
+
+def test_pictures_whose_sound_cannot_be_read_are_skipped(tmp_path: Path) -> None:
+    """And with so many in one tensor, or read from files again, the run is that of the others alone."""
+    for kind in ("image", "sound"):
+        (tmp_path / "all" / kind).mkdir(parents=True)
+    for i in range(24):
+        Image.new("RGB", (40, 40 + 2 * (i % 2)), (10 * i, 90, 0)).save(tmp_path / "all" / "image" / f"{i:02}.png")
+        with wave.open(str(tmp_path / "all" / "sound" / f"{i:02}.wav"), "wb") as out:
+            out.setparams((1, 2, 8000, 0, "NONE", ""))
+            out.writeframes(bytes(range(i, 200)) * 80)
+    shutil.copytree(tmp_path / "all", tmp_path / "good")
+    for kind, name in (("image", "03.png"), ("sound", "03.wav")):
+        (tmp_path / "good" / kind / name).unlink()
+    (tmp_path / "all" / "sound" / "03.wav").write_bytes(b"RIFF....WAVE")
+    how = {**TINY, "positives": "sound", "epochs": 1, "batch_size": 8}
+    for name in ("all", "good"):
+        pretrain(str(tmp_path / name), tmp_path / f"run of {name}", **how)
+    assert same(tmp_path / "run of all", tmp_path / "run of good")
+    assert json.loads((tmp_path / "run of all" / "run.json").read_text())["resolved"]["pictures"] == 23
+    why = f"its sound {tmp_path / 'all' / 'sound' / '03.wav'}: damaged"
+    assert why in (tmp_path / "run of all" / "skipped.csv").read_text()
+    for i in (4, 5):
+        (tmp_path / "all" / "sound" / f"{i:02}.wav").write_bytes(b"")
+    with pytest.raises(SeeallError, match="3 of 24 pictures cannot be read: .*empty file.*--allow-skipped"):
+        pretrain(str(tmp_path / "all"), tmp_path / "none", **how)
+    pretrain(str(tmp_path / "all"), tmp_path / "some", allow_skipped=True, **how)
 
 
 def test_it_learns(tmp_path: Path) -> None:

@@ -157,7 +157,7 @@ def copies(head: Any, threads: int) -> Callable[[Iterable[Tensor]], Iterator[Pre
 def score(head: Any, said: Said, truths: Sequence[Truth]) -> float:
     """mIoU; where there are two classes, the IoU of the second one, which DAVIS calls J, all frames together; 100 where
     neither says that there is any. Percent."""
-    told = head.judge(said, truths)
+    told = head.judge(zip(said, truths))
     return float(told.get(f"iou/{head.classes[1]}", 100.0) if len(head.classes) == 2 else told["mIoU"])
 
 

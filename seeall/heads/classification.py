@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import final
 
 import numpy as np
@@ -12,9 +12,8 @@ from torch import Tensor, nn
 
 from seeall.backbones.contract import Backbone
 from seeall.data.annotations.examples import Examples
-from seeall.data.annotations.truth import Truth
 from seeall.heads.feed import HeadBatch
-from seeall.heads.prediction import Prediction, evaluate
+from seeall.heads.prediction import Answer, Prediction, evaluate
 from seeall.training.embed import Normalise, square
 from seeall.types import SeeallError
 
@@ -87,17 +86,17 @@ class Classification(nn.Module):
         """What the network's logits say of pictures, whatever their size."""
         return [Prediction(scores=row) for row in logits.float().softmax(1).cpu().numpy()]
 
-    def judge(self, predictions: Sequence[Prediction], truths: Sequence[Truth]) -> dict[str, float]:
+    def judge(self, answers: Iterable[Answer]) -> dict[str, float]:
         """`top1`; `top5` where there are more than 5 classes; `recall/NAME` of each class that occurs."""
-        return named_right(self.classes, predictions, truths)
+        return named_right(self.classes, answers)
 
 
-def named_right(classes: Sequence[str], predictions: Sequence[Prediction], truths: Sequence[Truth]) -> dict[str, float]:
+def named_right(classes: Sequence[str], answers: Iterable[Answer]) -> dict[str, float]:
     """How often the true class is the likeliest, or one of the five likeliest where there are more than five; and of
     each class that occurs.
     """
-    scores = np.stack([p.scores for p in predictions if p.scores is not None])
-    targets = np.array([t.label for t in truths])
+    said = [(prediction.scores, truth.label) for prediction, truth in answers if prediction.scores is not None]
+    scores, targets = np.stack([one for one, _ in said]), np.array([label for _, label in said])
     place = (scores > scores[np.arange(len(targets)), targets][:, None]).sum(1)
     found = {"top1": 100 * float((place < 1).mean())}
     if len(classes) > 5:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from seeall.heads import build, kinds
 from seeall.heads.build import Recipe
 from seeall.heads.flow.draw import panel
 from seeall.heads.keypoints.draw import panel as keypoints_panel
-from seeall.heads.prediction import Head, Prediction, predict_all
+from seeall.heads.prediction import Answer, Head, Prediction, answers
 from seeall.heads.split import divided, fingerprint, limited, share_of
 from seeall.metrics.detection import Found, confused, counts
 from seeall.metrics.flow import flow
@@ -100,8 +100,14 @@ def _unseen(run: str | Path, annotated: Annotated) -> Annotated:
 
 def of(head: Head, recipe: Recipe, examples: Examples) -> Examined:
     """The same for a head and examples at hand."""
-    predictions = predict_all(head, examples)
-    found = head.judge(predictions, [examples[i].truth for i in range(len(examples))])
+    predictions = list[Prediction]()
+
+    def kept() -> Iterator[Answer]:
+        for prediction, truth in answers(head, examples):
+            predictions.append(prediction)
+            yield prediction, truth
+
+    found = head.judge(kept()) if len(examples) else {}
     return Examined(recipe, examples, predictions, {"pictures": len(examples), **found})
 
 

@@ -52,6 +52,10 @@ class Prediction:
     """Points that stay on things, of the picture or of each frame of a clip."""
 
 
+Answer = tuple[Prediction, Truth]
+"""What a head says about an example, and what is known about it."""
+
+
 class Head(Protocol):
     """What every head can do; also an `nn.Module`, and a `Task`.
 
@@ -68,8 +72,8 @@ class Head(Protocol):
         """pictures: (3, H, W) uint8 each, of any sizes; pairs of frames (2, 3, H, W) where the task is about motion."""
         ...
 
-    def judge(self, predictions: Sequence[Prediction], truths: Sequence[Truth]) -> dict[str, float]:
-        """Metrics by flat name, percent."""
+    def judge(self, answers: Iterable[Answer]) -> dict[str, float]:
+        """Metrics by flat name, percent; of the answers, no two are needed at once."""
         ...
 
 
@@ -91,18 +95,19 @@ def together(things: Iterable[T], shape: Callable[[T], Sequence[int]]) -> Iterat
         yield some
 
 
-def predict_all(head: Head, examples: Examples) -> list[Prediction]:
-    """A prediction for each example."""
+def answers(head: Head, examples: Examples) -> Iterator[Answer]:
+    """A prediction for each example, and its truth, in order; each example is read once."""
     rows = (range(start, min(start + BATCH, len(examples))) for start in range(0, len(examples), BATCH))
-    pictures = (example.pixels for some in rows for example in examples.some(some))
-    return [said for some in together(pictures, lambda x: x.shape[-2:]) for said in head.predict(some)]
+    each = (example for some in rows for example in examples.some(some))
+    for some in together(each, lambda example: example.pixels.shape[-2:]):
+        yield from zip(head.predict([example.pixels for example in some]), [example.truth for example in some])
 
 
 def evaluate(head: Head, examples: Examples | None) -> dict[str, float]:
     """The task's own metrics over the examples; {} where there are none."""
     if examples is None or not len(examples):
         return {}
-    return head.judge(predict_all(head, examples), [examples[i].truth for i in range(len(examples))])
+    return head.judge(answers(head, examples))
 
 
 def filled(pictures: Tensor) -> Tensor:

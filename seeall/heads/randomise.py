@@ -21,7 +21,7 @@ from seeall.data.annotations.truth import Annotated
 from seeall.data.scenes import Scenes
 from seeall.data.scenes.dataset import RANGES
 from seeall.heads.examine import quality
-from seeall.heads.prediction import Head, predict_all
+from seeall.heads.prediction import Head, answers
 from seeall.heads.trial import Trial
 from seeall.training.engine import Engine
 from seeall.types import SeeallError
@@ -88,9 +88,7 @@ class Randomise(Trial):
         annotated = self._at(ranges, first=first)
         some = [read(annotated, i, self.size) for i in range(min(PICTURES, len(annotated)))]
         examples, classes = Examples(annotated.subset(range(len(some))), self.size, some, []), len(annotated.classes)
-        return statistics.mean(
-            quality(self.task, said, some[i].truth, classes) for i, said in enumerate(predict_all(self.head, examples))
-        )
+        return statistics.mean(quality(self.task, said, truth, classes) for said, truth in answers(self.head, examples))
 
     def _at(self, ranges: Mapping[str, float], **more: Any) -> Annotated:
         return find_annotated(dataclasses.replace(self.world, **more, **ranges).text(), self.task)  # type: ignore[arg-type]

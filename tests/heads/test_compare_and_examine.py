@@ -85,7 +85,7 @@ def examined(task: str, says: Callable[[str, Truth, int], Prediction], names: di
     predictions = [says(task, truth, len(classes)) for truth in truths]
     recipe = Recipe(task, "any", classes, 48, "resnet18")
     return Examined(
-        recipe, some, predictions, {"pictures": len(some), **judge(task, classes).judge(predictions, truths)}
+        recipe, some, predictions, {"pictures": len(some), **judge(task, classes).judge(zip(predictions, truths))}
     )
 
 

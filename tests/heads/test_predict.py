@@ -27,7 +27,7 @@ from seeall.data.decode import decode
 from seeall.heads import build
 from seeall.heads.about import About
 from seeall.heads.predict import predict
-from seeall.heads.prediction import Prediction, filled, predict_all, together
+from seeall.heads.prediction import Prediction, answers, filled, together
 from seeall.heads.segmentation.task import _likeliest
 from seeall.heads.tiles import predict as tiled
 from seeall.heads.tiles import tiles
@@ -236,11 +236,12 @@ def test_predictions_do_not_depend_on_what_is_looked_at_together(
     some = load(find_annotated("scenes:n=5,size=32", "segmentation"), 32)
     seen, ordinary = list[int](), head.predict
     monkeypatch.setattr(head, "predict", lambda pictures: seen.append(len(pictures)) or ordinary(pictures))
-    at_once = predict_all(head, some)  # type: ignore[arg-type]
+    at_once = list(answers(head, some))  # type: ignore[arg-type]
     monkeypatch.setattr("seeall.heads.prediction.PIXELS", 2 * 32 * 32)
-    one_by_one = predict_all(head, some)  # type: ignore[arg-type]
+    one_by_one = list(answers(head, some))  # type: ignore[arg-type]
     assert seen == [5, 2, 2, 1]
-    assert all((a.semantic == b.semantic).mean() > 0.999 for a, b in zip(at_once, one_by_one))  # type: ignore[union-attr]
+    assert all((a.semantic == b.semantic).mean() > 0.999 for (a, _), (b, _) in zip(at_once, one_by_one))  # type: ignore[union-attr]
+    assert [truth for _, truth in at_once] == [some[i].truth for i in range(5)]
 
 
 @pytest.mark.parametrize("size", [(28, 28), (40, 61), (2, 150), (90, 33)])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import final
 
 import torch
@@ -10,11 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seeall.data.annotations.examples import Examples, fitted
-from seeall.data.annotations.truth import Truth
 from seeall.heads.action.augment import taken
 from seeall.heads.classification import named_right
 from seeall.heads.feed import HeadBatch
-from seeall.heads.prediction import Prediction, evaluate
+from seeall.heads.prediction import Answer, Prediction, evaluate
 from seeall.training.embed import Normalise
 from seeall.types import SeeallError
 
@@ -84,9 +83,9 @@ class Action(nn.Module):
             found.append(Prediction(scores=scores.cpu().numpy()))
         return found
 
-    def judge(self, predictions: Sequence[Prediction], truths: Sequence[Truth]) -> dict[str, float]:
+    def judge(self, answers: Iterable[Answer]) -> dict[str, float]:
         """`top1`; `top5` where there are more than 5 classes; `recall/NAME` of each class that occurs."""
-        return named_right(self.classes, predictions, truths)
+        return named_right(self.classes, answers)
 
 
 def _scaled(clip: Tensor, height: int, width: int) -> Tensor:

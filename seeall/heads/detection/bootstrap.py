@@ -19,7 +19,7 @@ from seeall.console import log
 from seeall.data.annotations.examples import Example, Examples
 from seeall.data.annotations.truth import MISTAKEN
 from seeall.heads.detection.task import Detection
-from seeall.heads.prediction import predict_all
+from seeall.heads.prediction import answers
 from seeall.heads.trial import Trial
 from seeall.metrics.detection import overlap_of
 from seeall.training.engine import Engine
@@ -41,14 +41,13 @@ class Bootstrap(Trial):
     def attempt(self) -> list[Any]:
         """Boxes for each picture: what is wrongly found now, the surest first, and what was before; MOST of it."""
         self.head.eval()
-        found = predict_all(self.head, self.examples)
-        self.head.train()
         wrong = []
-        for i, prediction in enumerate(found):
+        for i, (prediction, truth) in enumerate(answers(self.head, self.examples)):
             assert prediction.found is not None
-            boxes, truth = prediction.found.boxes, self.examples[i].truth
+            boxes = prediction.found.boxes
             apart = (overlap_of(boxes, truth.boxes, truth.crowd) < OVERLAP).all(1)
             wrong.append(np.concatenate([boxes[apart].round(2), self.mistakes[i]])[:MOST].tolist())
+        self.head.train()
         log.info("%d places in %d pictures were taken for things", sum(map(len, wrong)), len(wrong))
         return wrong
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Iterable, Sequence
 from typing import Any, final
 
 import numpy as np
@@ -14,7 +15,7 @@ from torchvision.models.detection.roi_heads import paste_masks_in_image
 from seeall.data.annotations.examples import Examples
 from seeall.data.annotations.truth import MISTAKEN, Truth
 from seeall.heads.feed import HeadBatch
-from seeall.heads.prediction import Prediction, by_shape, evaluate, filled
+from seeall.heads.prediction import Answer, Prediction, by_shape, evaluate, filled
 from seeall.metrics.detection import Found, Masks, detection
 
 _SURE = 0.5
@@ -90,16 +91,25 @@ class Detection(nn.Module):
             masks=drawn,
         )
 
-    def judge(self, predictions: Sequence[Prediction], truths: Sequence[Truth]) -> dict[str, float]:
+    def judge(self, answers: Iterable[Answer]) -> dict[str, float]:
         """`mAP`, `mAP50`, …, `AP/NAME`, of boxes; for networks that draw masks, of masks, and `box_mAP`,
         `box_mAP50`.
         """
-        found = [p.found for p in predictions if p.found is not None]
+        pairs = [(said.found, _slim(truth, self.masks)) for said, truth in answers if said.found is not None]
+        found, truths = [said for said, _ in pairs], [truth for _, truth in pairs]
         told = detection(found, truths, self.classes)
         if not self.masks:
             return told
         boxes = {f"box_{name}": told[name] for name in ("mAP", "mAP50") if name in told}
         return detection(found, truths, self.classes, masks=True) | boxes
+
+
+def _slim(truth: Truth, masks: bool) -> Truth:
+    """As small as it can be kept: with masks as run lengths, or without."""
+    if not masks or truth.masks is None:
+        return dataclasses.replace(truth, masks=None)
+    drawn: Any = Masks.pack(truth.masks, *truth.masks.shape[1:])
+    return dataclasses.replace(truth, masks=drawn)
 
 
 def _looked(network: Any, x: list[Tensor]) -> list[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import final
 
 import numpy as np
@@ -10,10 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from seeall.data.annotations.examples import Examples
-from seeall.data.annotations.truth import Truth
 from seeall.heads.feed import HeadBatch
 from seeall.heads.flow.refine import enlarged
-from seeall.heads.prediction import Prediction, by_shape, evaluate
+from seeall.heads.prediction import Answer, Prediction, by_shape, evaluate
 from seeall.metrics.flow import flow
 from seeall.training.embed import Normalise
 
@@ -61,10 +60,10 @@ class Flow(nn.Module):
                 found[i] = Prediction(flow=np.ascontiguousarray(one))
         return [found[i] for i in range(len(pictures))]
 
-    def judge(self, predictions: Sequence[Prediction], truths: Sequence[Truth]) -> dict[str, float]:
+    def judge(self, answers: Iterable[Answer]) -> dict[str, float]:
         """`EPE`, `EPE/0-10` and so on, `Fl`, and `zero`, px and percent; see `metrics.flow`."""
         return flow(
             (said.flow, truth.motion.vectors, truth.motion.known, truth.motion.hidden)
-            for said, truth in zip(predictions, truths)
+            for said, truth in answers
             if said.flow is not None and truth.motion is not None
         )

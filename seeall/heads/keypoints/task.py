@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import final
 
 import numpy as np
@@ -11,10 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seeall.data.annotations.examples import Examples
-from seeall.data.annotations.truth import Truth
 from seeall.heads.feed import HeadBatch
 from seeall.heads.keypoints.augment import squeezed
-from seeall.heads.prediction import Pointed, Prediction, by_shape, evaluate, filled
+from seeall.heads.prediction import Answer, Pointed, Prediction, by_shape, evaluate, filled
 from seeall.metrics.keypoints import Tracked, keypoints
 from seeall.training.embed import Normalise
 
@@ -71,20 +70,19 @@ class Keypoints(nn.Module):
         both = [(one - target).square().mean((1, 2, 3)).tolist() for one in (drawn, source)]
         return list(zip(*both))
 
-    def judge(self, predictions: Sequence[Prediction], truths: Sequence[Truth]) -> dict[str, float]:
+    def judge(self, answers: Iterable[Answer]) -> dict[str, float]:
         """`MSE` of drawing, and `MSE/copied` of copying; where it is known what moves, as `metrics.keypoints` says."""
-        said = [p.keypoints for p in predictions if p.keypoints is not None]
-        costs = [(one.rebuilt, one.copied) for one in said if one.rebuilt is not None and one.copied is not None]
-        told = dict(zip(("MSE", "MSE/copied"), np.array(costs).mean(0).tolist())) if costs else {}
-        tracked = (
-            Tracked(
-                one.points[0, :, :2],
-                one.points[-1, :, :2],
-                t.motion.vectors,
-                t.motion.known & ~t.motion.hidden,
-                t.masks,
-            )
-            for one, t in zip(said, truths)
-            if t.motion is not None and t.motion.hidden is not None and t.masks is not None
-        )
-        return told | keypoints(tracked)
+        costs = list[tuple[float, float]]()
+
+        def tracked() -> Iterator[Tracked]:
+            for prediction, truth in answers:
+                if (said := prediction.keypoints) is None:
+                    continue
+                if said.rebuilt is not None and said.copied is not None:
+                    costs.append((said.rebuilt, said.copied))
+                if (motion := truth.motion) and motion.hidden is not None and truth.masks is not None:
+                    first, last = (said.points[frame, :, :2] for frame in (0, -1))
+                    yield Tracked(first, last, motion.vectors, motion.known & ~motion.hidden, truth.masks)
+
+        told = keypoints(tracked())
+        return (dict(zip(("MSE", "MSE/copied"), np.array(costs).mean(0).tolist())) if costs else {}) | told

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import final
 
 import numpy as np
@@ -11,9 +11,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from seeall.data.annotations.examples import Examples, fitted
-from seeall.data.annotations.truth import IGNORE, Truth
+from seeall.data.annotations.truth import IGNORE
 from seeall.heads.feed import HeadBatch
-from seeall.heads.prediction import Prediction, by_shape, evaluate, filled, full
+from seeall.heads.prediction import Answer, Prediction, by_shape, evaluate, filled, full
 from seeall.heads.segmentation.losses import SegmentationLoss
 from seeall.metrics.segmentation import confusion, segmentation
 from seeall.training.embed import Normalise
@@ -80,14 +80,14 @@ class Segmentation(nn.Module):
         said = _likeliest(logits.float(), torch.Size(full(height, width)))[:, :height, :width]
         return [Prediction(semantic=classes) for classes in said.cpu().numpy()]
 
-    def judge(self, predictions: Sequence[Prediction], truths: Sequence[Truth]) -> dict[str, float]:
+    def judge(self, answers: Iterable[Answer]) -> dict[str, float]:
         """`mIoU`, `pixel_accuracy`, `class_accuracy`, `iou/NAME`, of all pixels together."""
-        return segmentation(self.confusion(predictions, truths), self.classes)
+        return segmentation(self.confusion(answers), self.classes)
 
-    def confusion(self, predictions: Sequence[Prediction], truths: Sequence[Truth]) -> Tensor:
+    def confusion(self, answers: Iterable[Answer]) -> Tensor:
         """(K, K) pixels, rows by truth, columns by prediction."""
         total = torch.zeros(len(self.classes), len(self.classes), dtype=torch.int64)
-        for prediction, truth in zip(predictions, truths):
+        for prediction, truth in answers:
             assert prediction.semantic is not None and truth.semantic is not None
             said, true = (torch.from_numpy(part.astype(np.int64)) for part in (prediction.semantic, truth.semantic))
             total += confusion(said, true, len(self.classes))

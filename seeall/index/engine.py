@@ -71,6 +71,7 @@ class Engine:
         self._index, self._positions, self._effort = index, positions, dict(search or {})
         self._gpus, self._must = place(index, gpu), gpu == "on"
         self._kept: _Those | None = None
+        self._owner: Any = None
 
     @classmethod
     def exact(cls, blocks: Blocks, dim: int, gpu: Gpu) -> Engine:
@@ -85,7 +86,14 @@ class Engine:
     @classmethod
     def trained(cls, file: BinaryIO, search: Mapping[str, float], gpu: Gpu) -> Engine:
         """A structure from its file, with the effort it takes. Raises OSError where it is damaged."""
-        return cls(load(file), search=search, gpu=gpu)
+        index = load(file)
+        if not isinstance(index, faiss.IndexIDMap):
+            return cls(index, search=search, gpu=gpu)
+        inner, number = faiss.downcast_index(index.index), index.id_map.size()  # GPUs take no map
+        positions = faiss.rev_swig_ptr(index.id_map.data(), number) if number else np.empty(0, np.int64)
+        engine = cls(inner, positions=positions, search=search, gpu=gpu)
+        engine._owner = index
+        return engine
 
     @property
     def count(self) -> int:

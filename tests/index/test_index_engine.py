@@ -113,6 +113,25 @@ def test_gpu_that_is_not_there(tmp_path: Path) -> None:
             index.search(clustered(0, 1), 1)
 
 
+def test_numbers_are_put_to_what_a_gpu_takes(tmp_path: Path) -> None:
+    """Exact search that won against others is in a file of numbered vectors; FAISS moves it without the numbers."""
+    x, numbers = clustered(5, 300), np.arange(300)[::-1] * 2
+    flat = faiss.IndexIDMap(faiss.IndexFlatIP(DIM))
+    flat.add_with_ids(x, numbers)
+    with (tmp_path / "f").open("w+b") as file:
+        engine.save(flat, file)
+        made = engine.Engine.trained(file, {}, "off")
+    del flat
+    assert isinstance(made._index, faiss.IndexFlatIP) and made.count == 300 and made.dim == DIM
+    assert (made.search(x, 1)[0][:, 0] == numbers).all()
+    alive = np.zeros(600, bool)
+    alive[numbers[:7]] = True
+    assert sorted(made.search(x[:1], 9, alive)[0][0]) == sorted(numbers[:7])
+    with (tmp_path / "g").open("w+b") as file:
+        engine.save(faiss.IndexIDMap(faiss.IndexFlatIP(DIM)), file)
+        assert engine.Engine.trained(file, {}, "off").search(x[:1], 1)[0].shape == (1, 0)
+
+
 def on_a_gpu(gpu: str, search: object = None) -> tuple[engine.Engine, engine.Engine]:
     """An engine on the CPU, and one for which FAISS's index on the CPU stands in for that on a GPU."""
     x = clustered(8, 4000)

@@ -87,7 +87,14 @@ def _unseen(run: str | Path, annotated: Annotated) -> Annotated:
     """Of the very pictures that a run was given, those it held back; others all."""
     file = Path(run) / "run.json"
     facts = read_facts(file) if file.is_file() else None
-    if facts is None or facts["data"]["fingerprint"] != fingerprint(annotated):
+    if facts is None:
+        return annotated
+    if facts["data"]["fingerprint"] != fingerprint(annotated):
+        if _same_place(facts["data"]["source"], annotated.pictures.source):
+            log.warning(
+                "%s: these pictures or settings are not those of the run, so it is not known which of them the head has"
+                " learnt from; judging by all", annotated.pictures.source,
+            )  # fmt: skip
         return annotated
     settings = facts["settings"]
     if settings["val"] is not None and share_of(settings["val"]) is None:
@@ -96,6 +103,11 @@ def _unseen(run: str | Path, annotated: Annotated) -> Annotated:
     _, held = divided(annotated, settings["val"], lambda data: annotated, settings["seed"])
     log.info("the head has learnt from the other pictures: judging by the %d held back", len(held))
     return held
+
+
+def _same_place(one: str, other: str) -> bool:
+    """Whether two names of data are the same, or lead to the same files."""
+    return one == other or (Path(one).exists() and Path(one).resolve() == Path(other).resolve())
 
 
 def of(head: Head, recipe: Recipe, examples: Examples) -> Examined:

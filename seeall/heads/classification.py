@@ -97,7 +97,8 @@ def named_right(classes: Sequence[str], answers: Iterable[Answer]) -> dict[str, 
     """
     said = [(prediction.scores, truth.label) for prediction, truth in answers if prediction.scores is not None]
     scores, targets = np.stack([one for one, _ in said]), np.array([label for _, label in said])
-    place = (scores > scores[np.arange(len(targets)), targets][:, None]).sum(1)
+    own = scores[np.arange(len(targets)), targets][:, None]
+    place = (~(scores < own)).sum(1) - 1  # what is as likely comes first: to say the same of all is to know nothing
     found = {"top1": 100 * float((place < 1).mean())}
     if len(classes) > 5:
         found["top5"] = 100 * float((place < 5).mean())

@@ -5,12 +5,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 from collections import Counter
-from collections.abc import Callable
-
-import torch
+from collections.abc import Callable, Sequence
 
 from seeall.data import keyed
 from seeall.data.annotations.truth import Annotated
+from seeall.data.clips import moving
 from seeall.types import SeeallError
 
 _STREAM = 0x5917
@@ -50,15 +49,17 @@ def divided(
             f"{annotated.pictures.source}: holding {count} of {len(pool)} pictures back leaves none to learn from; "
             "give more pictures, or by --val a smaller share or other data"
         )
-    order = _spread(pool, seed)
-    clips = [name for name, _ in pool.pictures.moments or ()]
-    while clips and 0 < count < len(order) and clips[order[count - 1]] == clips[order[count]]:
+    order, clips = _spread(pool, seed), moving(pool.pictures)
+    while count < len(order) and clips[order[count - 1]] == clips[order[count]]:
         count += 1  # the rest of a clip is no test of what was learnt from it
-    if count >= len(pool):
+    learnt, held = pool.subset(sorted(order[count:])), pool.subset(sorted(order[:count]))
+    alone = sorted(set(_labels(held)) - set(_labels(learnt))) if len(set(clips.tolist())) < len(pool) else []
+    if alone or not len(learnt):
+        which = f" of {', '.join(pool.classes[label] for label in alone)}" if "label" in pool.knows else ""
         raise SeeallError(
-            f"{annotated.pictures.source}: one clip cannot be learnt from and judged by; give more, or --val"
+            f"{annotated.pictures.source}: one clip{which} cannot be learnt from and judged by; give more, or --val"
         )
-    return pool.subset(sorted(order[count:])), pool.subset(sorted(order[:count]))
+    return learnt, held
 
 
 def fingerprint(annotated: Annotated) -> str:
@@ -74,20 +75,21 @@ def same_division(before: str | None, now: str | None) -> bool:
 def _spread(annotated: Annotated, seed: int) -> list[int]:
     """The pictures in an order drawn by seed, of whose beginning every class has its share where pictures have one.
 
-    Pictures that are of clips stay together with the rest of theirs.
+    Frames of one clip or video stay together.
     """
-    if annotated.pictures.moments:
-        clips = [name for name, _ in annotated.pictures.moments]
-        number = {name: k for k, name in enumerate(dict.fromkeys(clips))}
-        rank = torch.argsort(keyed.permutation(len(number), seed, _STREAM)).tolist()
-        return sorted(range(len(annotated)), key=lambda i: rank[number[clips[i]]])
-    labels = annotated.notes if "label" in annotated.knows else [0] * len(annotated)
-    sizes, come = Counter(labels), Counter[int]()
-    places = []
-    for place, i in enumerate(keyed.permutation(len(annotated), seed, _STREAM).tolist()):
-        come[labels[i]] += 1
-        places.append(((come[labels[i]] - 0.5) / sizes[labels[i]], place, i))
-    return [i for _, _, i in sorted(places)]
+    clips = moving(annotated.pictures).tolist()
+    labels = dict(zip(clips, _labels(annotated)))
+    sizes, come = Counter(labels.values()), Counter[int]()
+    places = {}
+    for place, clip in enumerate(keyed.permutation(len(labels), seed, _STREAM).tolist()):
+        come[labels[clip]] += 1
+        places[clip] = ((come[labels[clip]] - 0.5) / sizes[labels[clip]], place)
+    return sorted(range(len(annotated)), key=lambda i: places[clips[i]])
+
+
+def _labels(annotated: Annotated) -> Sequence[int]:
+    """The class of each picture; 0 where pictures have none."""
+    return annotated.notes if "label" in annotated.knows else [0] * len(annotated)
 
 
 def _learnt(annotated: Annotated) -> Annotated:

@@ -58,6 +58,20 @@ def test_layouts(tmp_path: Path, layout: str) -> None:
     assert [what.partition(":")[0] for _, what in found.repairs] == ["masks of 0 and 255 alone"]
 
 
+def test_things_that_are_numbered_from_one_lie_before_a_background(tmp_path: Path) -> None:
+    """As in DAVIS 2017; masks in a folder of that name may number classes from 0."""
+    for layout, first in (("davis", "background"), ("folders", "0")):
+        clips(tmp_path / layout, layout)
+        for file in (tmp_path / layout).rglob("*.png"):
+            if {"Annotations", "masks"} & set(file.parts):
+                mask = np.asarray(Image.open(file)).copy()
+                mask[10:14, :4] = 2
+                Image.fromarray(np.where(mask == 255, 1, mask).astype(np.uint8)).save(file)
+        found = find_masked(str(tmp_path / layout))
+        assert list(found.classes) == [first, "1", "2"]
+    assert list(find_masked(str(tmp_path / "davis"), names="x,y,z").classes) == ["x", "y", "z"]
+
+
 def test_of_the_synthetic_world() -> None:
     found = find_masked("scenes:n=2,size=32,frames=5", every=3)
     assert [note is not None for note in found.notes] == [True, False, False, True, False] * 2

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from seeall.backbones.load import build as build_backbone
+from seeall.data.annotations.layouts import find_annotated
 from seeall.data.annotations.truth import Annotated, Truth
+from seeall.data.motion import fields
+from seeall.data.motion.movie import Movie
 from seeall.data.motion.pairs import find_pairs
 from seeall.data.pictures import Pictures
 from seeall.heads.finetune import finetune
@@ -215,3 +221,46 @@ def test_a_clip_is_learnt_from_or_judged_by_as_a_whole(seed: int) -> None:
     assert clips[0] and clips[1] and not clips[0] & clips[1] and len(learnt) + len(held) == len(pairs)
     with pytest.raises(SeeallError, match="one clip cannot be learnt from and judged by"):
         divided(find_pairs("scenes:n=1,size=32,frames=6"), None, find_pairs, seed)
+
+
+@pytest.fixture
+def films(tmp_path: Path) -> Path:
+    """Three videos of a, and three of b, which are longer."""
+    for k in range(6):
+        with contextlib.closing(Movie(tmp_path / "films" / "ab"[k % 2] / f"{k}.mp4")) as movie:
+            for t in range(4 + 4 * (k % 2)):
+                movie.write(np.full((32, 32, 3), 20 * t, np.uint8), t / 8)
+    return tmp_path / "films"
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_video_is_learnt_from_or_judged_by_as_a_whole(seed: int, films: Path) -> None:
+    frames = find_annotated(str(films), "classification")
+    learnt, held = divided(frames, "0.3", never, seed)
+    names = [{key.video.path for key in part.pictures.keys} for part in (learnt, held)]
+    assert len(names[1]) == 2 and not names[0] & names[1] and len(learnt) + len(held) == len(frames)
+    assert set(held.notes) == {0, 1}, "every class has its share of videos"
+    for k in (2, 4):
+        (films / "a" / f"{k}.mp4").unlink()
+    with pytest.raises(SeeallError, match="one clip of a cannot be learnt from and judged by"):
+        for other in range(20):  # one video is the first to be held back, or a later one
+            divided(find_annotated(str(films), "classification"), "0.5", never, other)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_both_renderings_of_a_scene_are_on_one_side(seed: int, tmp_path: Path) -> None:
+    root = tmp_path / "training"
+    for scene in ("alley_1", "bamboo_2", "cave_4"):
+        for render in ("clean", "final", "flow"):
+            (root / render / scene).mkdir(parents=True)
+        for t in range(1, 5):
+            for render in ("clean", "final"):
+                Image.new("RGB", (16, 16)).save(root / render / scene / f"frame_{t:04d}.png")
+            if t < 4:
+                fields.write(root / "flow" / scene / f"frame_{t:04d}.flo", np.zeros((16, 16, 2), np.float32))
+    learnt, held = divided(find_pairs(str(tmp_path)), None, never, seed)
+    scenes = [{Path(pair.flow).parent.name for pair in part.notes} for part in (learnt, held)]
+    assert (len(learnt), len(held)) == (12, 6) and not scenes[0] & scenes[1]
+    assert held.pictures.moments is not None and {seconds for _, seconds in held.pictures.moments} == {
+        1 / 24, 2 / 24, 3 / 24,
+    }  # fmt: skip

@@ -102,6 +102,8 @@ def _files(root: Path, source: str, names: list[str] | None, ignore: str | None,
     known = masks.find(
         root, source, pictured, template, names=names, ignore=ignore, colours=colours, repairs=repairs
     )  # fmt: skip
+    if template and names is None and known.classes[0] == "0":  # DAVIS numbers things from 1
+        known = dataclasses.replace(known, classes=["background", *known.classes[1:]])
     notes = dict(zip(known.pictures.ids, known.notes))
     count: dict[str, int] = defaultdict(int)
     moments = []

@@ -42,12 +42,14 @@ from seeall.types import SeeallError
 Layout = Literal["auto", "chairs", "sintel", "kitti", "middlebury", "manifest"]
 Passes = Literal["both", "clean", "final"]
 _GAPS = 0x6A95
+_SINTEL_FPS = 24.0
 
 
 @dataclass(frozen=True)
 class Pair:
     """Files, absolute. flow: None where it is not known · noc: as `flow`, without what is hidden · invalid: a mask of
-    what is not known · occlusions: of what is hidden."""
+    what is not known · occlusions: of what is hidden · moment: the film that a pair is of, however it is
+    rendered, and seconds within it."""
 
     id: str
     first: str
@@ -57,6 +59,7 @@ class Pair:
     noc: str | None = None
     invalid: str | None = None
     occlusions: str | None = None
+    moment: tuple[str, float] | None = None
 
 
 def find_pairs(data: str, *, layout: Layout = "auto", passes: Passes = "both", gap: str = "1") -> Annotated:
@@ -94,9 +97,11 @@ def find_pairs(data: str, *, layout: Layout = "auto", passes: Passes = "both", g
                 raise SeeallError(f"{file}: no such file, but {data} has the rest of pair {pair.id}")
     bare = [] if root.is_file() else _without_flow(home, kind, found)
     splits = [pair.split for pair in found]
+    moments = [pair.moment for pair in found if pair.moment]
     pictures = Pictures(
         data, [pair.id for pair in found], [(pair.first, pair.second) for pair in found], read_frames,
         splits=splits if any(splits) else None, root=root if root.is_dir() else None,
+        moments=moments if len(moments) == len(found) else None,
     )  # fmt: skip
     known = frozenset({"flow"} if all(pair.flow for pair in found) else set[str]())
     repairs = [(name, "pair without flow left out: give it one, or take it away") for name in bare]
@@ -209,6 +214,7 @@ def _sintel(home: Path) -> list[Pair]:
     found = []
     for flow_file in sorted((home / "flow").glob("*/*.flo")):
         scene, stem = flow_file.parent.name, flow_file.stem
+        moment = scene, int("".join(filter(str.isdecimal, stem)) or 0) / _SINTEL_FPS
         marks = {
             name: str(file) if (file := home / name / scene / f"{stem}.png").is_file() else None
             for name in ("invalid", "occlusions")
@@ -217,7 +223,7 @@ def _sintel(home: Path) -> list[Pair]:
             folder = home / render / scene
             if folder.is_dir():
                 first, second = (_picture(folder / name) for name in (stem, _next(stem)))
-                found.append(Pair(f"{render}/{scene}/{stem}", first, second, str(flow_file), **marks))
+                found.append(Pair(f"{render}/{scene}/{stem}", first, second, str(flow_file), **marks, moment=moment))
     return sorted(found, key=lambda pair: pair.id)
 
 

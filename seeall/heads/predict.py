@@ -62,9 +62,10 @@ def predict(
     head, recipe = build.load(run)
     if tile and tile < recipe.image_size // 2:
         raise SeeallError(f"--tile {tile} px are too few for a head that sees {recipe.image_size} px; choose more")
-    if tile and recipe.task in ("flow", "keypoints"):
+    if tile and recipe.task in ("action", "flow", "keypoints"):
+        what = "clip" if recipe.task == "action" else "picture"
         raise SeeallError(
-            f"--tile {tile}: for {recipe.task} a picture is looked at whole, as things move from piece to piece"
+            f"--tile {tile}: for {recipe.task} a {what} is looked at whole, as things move from piece to piece"
         )
     if tile and (reuse or keys > 1 or ahead > 1):
         raise SeeallError(f"--tile {tile}: pieces have no frames before them; leave --reuse, --keys and --ahead out")

@@ -69,20 +69,27 @@ def find_actions(
 
 
 def clips_in(pictures: Pictures, fps: float = 8.0, frames_fps: float = 24.0) -> Pictures:
-    """Each clip that pictures are frames of, as one, its frames in order, so many of them a second.
+    """Each clip that pictures are frames of, as one, its frames in order, so many of them a second: the first of every
+    1 / fps seconds, by the rule of `Video.frames`, so that frames which were taken by it stay.
 
     Raises: SeeallError where no clip has two frames.
     """
     found = clips(pictures, frames_fps)
     taken = []
     for mine in found.rows():
-        slots = np.floor(np.array([float(found.seconds[i]) for i in mine]) * fps + 1e-6)
+        seconds = [float(found.seconds[i]) + _early(pictures.keys[i]) for i in mine]
+        slots = np.floor(np.array(seconds) * fps + 1e-6)
         taken.append(tuple(i for i, new in zip(mine, np.diff(slots, prepend=-1) > 0) if new))
     if short := sum(len(mine) < 2 for mine in taken):
         log.warning("%s: in %d of %d clips nothing moves, as they have one frame", pictures.source, short, len(taken))
     return Pictures(
         pictures.source, found.names, taken, functools.partial(_read, pictures), root=pictures.root,
     )  # fmt: skip
+
+
+def _early(key: Any) -> float:
+    """By how much the time stamp of a frame may be too small, as it was rounded, in seconds."""
+    return key.video.tick / 2 if isinstance(key, Frame) else 0.0
 
 
 def _read(pictures: Pictures, rows: Sequence[int], shortest: int | None) -> Pixels:

@@ -187,13 +187,17 @@ def known_backbone(out: Path) -> tuple[str, dict[str, Any]] | None:
 
 
 def _hold(task: str, what: str, how: Mapping[str, Any], head: nn.Module, backbone: Backbone | None) -> None:
+    """Freeze what is to be, and slow the rest down, of the backbone; of each where the network names several."""
     if backbone is None:
         return
-    if task not in ("classification", "action"):
-        leave_out(backbone)
-    frozen = freeze(backbone, what, norm=how["norm"])
-    head.rate_factors = rates(head, backbone, how["backbone_rate"], how["stage_decay"])  # type: ignore[assignment]
+    frozen, factors, held = 0, dict[str, float](), getattr(head.network, "backbones", (backbone,))
+    for one in held:
+        if task not in ("classification", "action"):
+            leave_out(one)
+        frozen += freeze(one, what, norm=how["norm"])
+        factors |= rates(head, one, how["backbone_rate"], how["stage_decay"])
+    head.rate_factors = factors  # type: ignore[assignment]
     if check := getattr(head.network, "check_parts", None):
         check()
     if frozen:
-        log.info("%d of %d tensors of the backbone are frozen", frozen, len(list(backbone.parameters())))
+        log.info("%d of %d tensors of the backbone are frozen", frozen, sum(len(list(b.parameters())) for b in held))

@@ -79,6 +79,8 @@ class Plan:
         if how_varied["widen"] and kind.looks_at is not kinds.single:
             raise SeeallError(f"setting 'widen' is for still pictures, not for --task {settings['task']}: leave it out")
         sees = chosen["annotations"].get("sees", "frames")
+        if sees == "flow" and "flow_head" in catalog.positional(roles["model"]):
+            raise SeeallError(f"setting 'sees' is flow: {model} tells the flow of frames by itself; leave it out")
         if sees == "flow" and (jitter := chosen["augment"].get("jitter")):
             raise SeeallError(f"setting 'jitter' is {jitter}: it changes colours, and flow has none; leave it out")
         plan = cls(

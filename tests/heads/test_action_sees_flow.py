@@ -100,9 +100,9 @@ def test_a_run_changes_what_it_sees_as_what_it_is(sees: Sees) -> None:
     assert plan.sees == sees and plan.augment == ClipAugment(4, sees, crop_min=0.5)
 
 
-def trained(out: Path, *sets: str) -> Path:
+def trained(out: Path, *sets: str, model: str = "per-frame") -> Path:
     finetune(
-        WORLD, out, task="action", model="per-frame", start="none", backbone="plain", steps=2, batch_size=2,
+        WORLD, out, task="action", model=model, start="none", backbone="plain", steps=2, batch_size=2,
         image_size=32, set=("frames=4", *sets),
     )  # fmt: skip
     return out
@@ -144,12 +144,16 @@ def test_a_head_that_does_not_say_what_it_sees_sees_frames(flow_run: Path, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("sets", "words"),
-    [(("jitter=0.2",), "'jitter' is 0.2: it changes colours"), (("fps=1",), "choose a larger fps than 1")],
+    ("model", "set_", "words"),
+    [
+        ("per-frame", "jitter=0.2", "'jitter' is 0.2: it changes colours"),
+        ("per-frame", "fps=1", "choose a larger fps than 1"),
+        ("two-stream", "flow=RUN", "two-stream tells the flow of frames by itself"),
+    ],
 )
-def test_what_makes_no_sense_of_flow_is_said(sets: tuple[str, ...], words: str, tmp_path: Path) -> None:
+def test_what_makes_no_sense_of_flow_is_said(model: str, set_: str, words: str, tmp_path: Path) -> None:
     with pytest.raises(SeeallError, match=words) as told:
-        trained(tmp_path / "run", "sees=flow", *sets)
+        trained(tmp_path / "run", "sees=flow", set_, model=model)
     assert "\n" not in str(told.value) and not (tmp_path / "run").exists()
 
 

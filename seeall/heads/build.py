@@ -24,6 +24,7 @@ from torchvision.models.detection.generalized_rcnn import GeneralizedRCNN
 from seeall import catalog, durable
 from seeall.backbones.contract import Backbone
 from seeall.backbones.load import build
+from seeall.data.motion.actions import Sees
 from seeall.heads.about import About
 from seeall.heads.action.task import Action
 from seeall.heads.classification import Classification
@@ -50,6 +51,7 @@ class Recipe:
     classes: names · image_size: shorter side of pictures, px · settings: of the model and of the task, by role
     anchors: what a detector took · flow: the recipe of the head of flow that it holds
     rate: frames a second that it learnt from, where that was chosen
+    sees: what clips showed it, see `find_actions`
     """
 
     task: str
@@ -62,6 +64,7 @@ class Recipe:
     anchors: Any = None
     flow: dict[str, Any] | None = None
     rate: float | None = None
+    sees: Sees = "frames"
 
 
 def check(task: str, model: str | None) -> str:

@@ -23,6 +23,7 @@ from seeall.heads import build, kinds
 from seeall.heads.build import Recipe
 from seeall.heads.flow.draw import panel
 from seeall.heads.keypoints.draw import panel as keypoints_panel
+from seeall.heads.kinds import Kind
 from seeall.heads.prediction import Answer, Head, Prediction, answers
 from seeall.heads.split import divided, fingerprint, limited, share_of
 from seeall.metrics.detection import Found, confused, counts
@@ -66,7 +67,7 @@ def examine(run: str | Path, data: str, *, limit: int | None = None, seed: int =
     """
     head, recipe = build.load(run)
     kind = kinds.KINDS[recipe.task]
-    annotated = kind.find(data, **({kind.pace: recipe.rate} if recipe.rate else {}) | settings)
+    annotated = kind.find(data, **_as_learnt(kind, recipe) | settings)
     strange = [name for name in annotated.classes if name not in recipe.classes]
     if list(annotated.classes) != list(recipe.classes):
         raise SeeallError(
@@ -81,6 +82,12 @@ def examine(run: str | Path, data: str, *, limit: int | None = None, seed: int =
     size = None if kind.own_size else recipe.image_size
     examples = load(limited(annotated.known(), limit, seed), size, allow_skipped=True)
     return of(head, recipe, examples)  # type: ignore[arg-type]
+
+
+def _as_learnt(kind: Kind, recipe: Recipe) -> dict[str, Any]:
+    """The settings by which data are found as the head has learnt from them."""
+    paced = {kind.pace: recipe.rate} if recipe.rate else {}
+    return paced | ({"sees": recipe.sees} if recipe.sees != "frames" else {})
 
 
 def _unseen(run: str | Path, annotated: Annotated) -> Annotated:

@@ -126,7 +126,9 @@ def finetune(
         )
         return some, others
 
-    recipe = build.Recipe(task, plan.model, tuple(annotated.classes), size, name, chosen, plan.settings, rate=plan.rate)
+    recipe = build.Recipe(
+        task, plan.model, tuple(annotated.classes), size, name, chosen, plan.settings, rate=plan.rate, sees=plan.sees
+    )
     told = About(size, lambda: boxes_of(parts_read()[0]))
     torch.manual_seed(keyed.seed(seed, 0x1418))
     head = build.assemble(recipe, network, told)

@@ -36,7 +36,7 @@ def as_it_is(learnt: Annotated, whole: Annotated) -> Annotated:
 @dataclass(frozen=True, kw_only=True)
 class Kind:
     """finder: data, and `also` → pictures and their truth, with settings by its signature
-    augment: settings → what examples go through; `told`, settings of the head, come first
+    augment: settings → what examples go through; `told`, settings of the head and of `finder`, come first
     best: the metric whose highest value decides which checkpoint is the best, the lowest after a "-"
     batch: pictures a step · backbone: the usual one
     own_size: whether pictures are judged as large as they are, and learnt from in windows; else all are scaled
@@ -79,7 +79,7 @@ KINDS: Mapping[str, Kind] = {
     "segmentation": _still("segmentation", "mIoU"),
     "video-segmentation": Kind(finder=find_masked, augment=Augment, best="mIoU", spread=spread),
     "action": Kind(
-        finder=find_actions, augment=ClipAugment, best="top1", looks_at=clips_in, pace="fps", told=("frames",)
+        finder=find_actions, augment=ClipAugment, best="top1", looks_at=clips_in, pace="fps", told=("frames", "sees")
     ),
     "flow": Kind(
         finder=find_pairs,

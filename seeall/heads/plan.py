@@ -18,6 +18,7 @@ from seeall.console import log
 from seeall.data import keyed
 from seeall.data.annotations.examples import Examples
 from seeall.data.annotations.truth import Annotated
+from seeall.data.motion.actions import Sees
 from seeall.data.scenes import Scenes, parse
 from seeall.heads import build, kinds
 from seeall.heads.about import About
@@ -39,7 +40,7 @@ class Plan:
     """What a run is made of; whatever is wrong with its settings is found here, before a picture is read.
 
     find: data → pictures and their truth · spread: see `kinds.Kind` · settings: of the model and its loss, by role
-    rate: frames a second, where they were chosen and matter to the head
+    rate: frames a second, where they were chosen and matter to the head · sees: what clips show it
     world: what is varied while the head copes, or None; `randomise`: how
     """
 
@@ -51,6 +52,7 @@ class Plan:
     backbone: Callable[[int], tuple[Backbone | None, str, dict[str, Any]]]
     settings: dict[str, dict[str, Any]]
     rate: float | None
+    sees: Sees
     augment: Augmentation
     world: Scenes | None
     randomise: dict[str, Any]
@@ -76,6 +78,11 @@ class Plan:
         how, how_varied = transfer(**chosen["transfer"]), randomise(**chosen["randomise"])
         if how_varied["widen"] and kind.looks_at is not kinds.single:
             raise SeeallError(f"setting 'widen' is for still pictures, not for --task {settings['task']}: leave it out")
+        sees = chosen["annotations"].get("sees", "frames")
+        if sees == "flow" and "flow_head" in catalog.positional(roles["model"]):
+            raise SeeallError(f"setting 'sees' is flow: {model} tells the flow of frames by itself; leave it out")
+        if sees == "flow" and (jitter := chosen["augment"].get("jitter")):
+            raise SeeallError(f"setting 'jitter' is {jitter}: it changes colours, and flow has none; leave it out")
         plan = cls(
             kind,
             settings["task"],
@@ -87,6 +94,7 @@ class Plan:
             ),
             {role: chosen[role] for role in ("model", "loss", "task") if role in chosen},
             chosen["annotations"].get(kind.pace),
+            sees,
             kind.augment(*_told(kind, roles, chosen), **chosen["augment"]),
             _world(settings["data"]) if how_varied["widen"] else None,
             how_varied,
@@ -127,8 +135,13 @@ def parts(task: str, model: str, backbone: str | None, optimiser: str) -> dict[s
 
 
 def _told(kind: Kind, roles: Mapping[str, Any], chosen: Mapping[str, dict[str, Any]]) -> list[Any]:
-    """Those settings of the head that the augmentation needs to know."""
-    return [chosen["task"].get(name, catalog.settings(roles["task"])[name][1]) for name in kind.told]
+    """Those settings of the head, and of how data are found, that the augmentation needs to know."""
+    known = {
+        name: chosen[role].get(name, default)
+        for role in ("task", "annotations") if role in roles
+        for name, (_, default) in catalog.settings(roles[role]).items()
+    }  # fmt: skip
+    return [known[name] for name in kind.told]
 
 
 def _no_backbone(model: str, settings: Mapping[str, Any]) -> str:
@@ -187,13 +200,17 @@ def known_backbone(out: Path) -> tuple[str, dict[str, Any]] | None:
 
 
 def _hold(task: str, what: str, how: Mapping[str, Any], head: nn.Module, backbone: Backbone | None) -> None:
+    """Freeze what is to be, and slow the rest down, of the backbone; of each where the network names several."""
     if backbone is None:
         return
-    if task not in ("classification", "action"):
-        leave_out(backbone)
-    frozen = freeze(backbone, what, norm=how["norm"])
-    head.rate_factors = rates(head, backbone, how["backbone_rate"], how["stage_decay"])  # type: ignore[assignment]
+    frozen, factors, held = 0, dict[str, float](), getattr(head.network, "backbones", (backbone,))
+    for one in held:
+        if task not in ("classification", "action"):
+            leave_out(one)
+        frozen += freeze(one, what, norm=how["norm"])
+        factors |= rates(head, one, how["backbone_rate"], how["stage_decay"])
+    head.rate_factors = factors  # type: ignore[assignment]
     if check := getattr(head.network, "check_parts", None):
         check()
     if frozen:
-        log.info("%d of %d tensors of the backbone are frozen", frozen, len(list(backbone.parameters())))
+        log.info("%d of %d tensors of the backbone are frozen", frozen, sum(len(list(b.parameters())) for b in held))

@@ -57,14 +57,20 @@ def predict(
 
     Returns: what was done, by name.
     Raises: SeeallError where there is no head, no picture, or `out` holds something; where `reuse`, `keys` or `ahead`
-    are not for this head, or a head that sees clips gets none.
+    are not for this head, a head that sees clips gets none, or it has learnt from true flow.
     """
     head, recipe = build.load(run)
+    if recipe.sees == "flow":
+        raise SeeallError(
+            f"{run} has learnt from the true flow of the synthetic world, which is not in pictures: judge it by "
+            "ssl evaluate, or learn one with --model two-stream"
+        )
     if tile and tile < recipe.image_size // 2:
         raise SeeallError(f"--tile {tile} px are too few for a head that sees {recipe.image_size} px; choose more")
-    if tile and recipe.task in ("flow", "keypoints"):
+    if tile and recipe.task in ("action", "flow", "keypoints"):
+        what = "clip" if recipe.task == "action" else "picture"
         raise SeeallError(
-            f"--tile {tile}: for {recipe.task} a picture is looked at whole, as things move from piece to piece"
+            f"--tile {tile}: for {recipe.task} a {what} is looked at whole, as things move from piece to piece"
         )
     if tile and (reuse or keys > 1 or ahead > 1):
         raise SeeallError(f"--tile {tile}: pieces have no frames before them; leave --reuse, --keys and --ahead out")

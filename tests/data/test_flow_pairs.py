@@ -123,6 +123,19 @@ def test_pairs_without_flow_are_left_out_by_name(kind: str, lost: str, frames: l
     assert all(what == "pair without flow left out: give it one, or take it away" for _, what in found.repairs)
 
 
+def test_rows_of_a_manifest_without_flow_are_left_out_by_name(tmp_path: Path) -> None:
+    manifest(tmp_path)
+    listed = tmp_path / "list.csv"
+    listed.write_text("path,next,flow\n1.png,2.png,\n2.png,1.png,f.flo\n")
+    found = find_pairs(str(listed))
+    assert found.pictures.ids == ["2.png"] and found.knows == {"flow"} and found.truth(0, *SIZE).motion is not None
+    assert list(found.repairs) == [("1.png", "pair without flow left out: give it one, or take it away")]
+    for text in ("path,next,flow\n1.png,2.png,\n", "path,next\n1.png,2.png\n"):
+        listed.write_text(text)
+        with pytest.raises(SeeallError, match=r"list\.csv: no pair in it has flow: .* column 'flow'"):
+            find_pairs(str(listed))
+
+
 def test_what_is_hidden_and_what_is_not_known(tmp_path: Path) -> None:
     sintel(tmp_path / "s")
     motion = find_pairs(str(tmp_path / "s")).truth(0, *SIZE).motion

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from seeall.heads.about import About
 from seeall.heads.action.augment import ClipAugment, taken
 from seeall.heads.action.slowfast import stage_modules
 from seeall.types import SeeallError
+from tests.data.films import film
 
 FAMILIES: dict[str, dict[str, Any]] = {
     "resnet18": {"stem": "3x3"},
@@ -147,6 +149,19 @@ def test_a_variable_frame_rate_is_kept(tmp_path: Path) -> None:
     read = find_actions(str(tmp_path), fps=2).pictures.read(0)
     values = read.mean((1, 2, 3)).round(-1)
     assert len(read) == 3 and values.tolist() == [0, 60, 100]
+
+
+@pytest.mark.parametrize("suffix", [".mkv", ".webm"])
+def test_time_stamps_that_were_rounded_cost_no_frames(suffix: str, tmp_path: Path) -> None:
+    """Matroska has time stamps of whole milliseconds: at 15 frames a second 0.133 s is where the third slot begins."""
+    codec = "libvpx" if suffix == ".webm" else "mpeg4"
+    for label in ("a", "b"):
+        film(tmp_path / label / f"x{suffix}", codec, {"g": "12"}, 30, times=[round(1000 * k / 30) for k in range(30)])
+    for fps, wanted in ((30, 30), (15, 15), (10, 10), (8, 8), (6, 6)):
+        pictures, clips = find(str(tmp_path), rate=fps), find_actions(str(tmp_path), fps=fps).pictures
+        assert [len(rows) for rows in clips.keys] == [wanted, wanted]
+        assert [pictures.keys[i].number for i in clips.keys[0]] == [math.ceil(30 * k / fps) for k in range(wanted)]
+        assert [len(rows) for rows in clips_in(find(str(tmp_path), rate=math.inf), fps).keys] == [wanted, wanted]
 
 
 def test_folders_of_frames(tmp_path: Path) -> None:

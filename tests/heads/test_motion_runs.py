@@ -210,9 +210,13 @@ def test_a_mistake_is_one_line_and_writes_nothing(
     assert "\n" not in str(told.value) and not (tmp_path / "run").exists()
 
 
-def test_a_run_of_another_task_and_pieces_of_flow_are_refused(runs: Path, ssl: Ssl, tmp_path: Path) -> None:
+def test_a_run_of_another_task_and_pieces_of_what_moves_are_refused(runs: Path, ssl: Ssl, tmp_path: Path) -> None:
     code, _, err = ssl("predict", runs / "flownets", WORLDS["flow"], "--out", tmp_path / "p", "--tile", 64)
     assert code == 2 and "for flow a picture is looked at whole" in err
+    code, _, err = ssl(
+        "predict", runs / "per-frame", "scenes:n=2,size=96,frames=4", "--out", tmp_path / "p", "--tile", 64
+    )
+    assert code == 2 and "for action a clip is looked at whole" in err and not (tmp_path / "p").exists()
     code, _, err = ssl("predict", runs / "flownets", "scenes:n=2,size=32", "--out", tmp_path / "p")
     assert code == 2 and "no two frames of one clip" in err and not (tmp_path / "p").exists()
     code, _, err = ssl("evaluate", runs / "inflated", "scenes:n=8,size=32,frames=4")

@@ -19,6 +19,8 @@ from seeall.heads import build
 from seeall.heads.about import About
 from seeall.heads.export import export
 from seeall.heads.finetune import finetune
+from seeall.heads.plan import Plan
+from seeall.heads.transfer import stages_of
 from seeall.training.loop import Stopped
 from seeall.types import SeeallError
 
@@ -69,6 +71,45 @@ def test_both_streams_learn_and_the_flow_does_not(flow_run: Path, streams: str) 
     without = {name for name, p in head.named_parameters() if p.grad is None}
     assert without == {f"network.flow.{name}" for name, _ in head.network.flow.named_parameters()}
     assert all(torch.equal(buffer, means[name]) for name, buffer in head.network.flow.named_buffers())
+
+
+@pytest.mark.parametrize("streams", ["inflated", "per-frame"])
+def test_both_backbones_are_held_and_slowed_down(flow_run: Path, streams: str) -> None:
+    """What is asked of the backbone holds for the stream that sees frames and for the one that sees flow."""
+    for freeze, rates, frozen in (("backbone", (), 4), ("2", ("stage_decay=0.5", "backbone_rate=0.1"), 2)):
+        head, _ = head_of(flow_run, streams=streams)
+        still, moving = head.network.backbones
+        given = {"data": CLIPS, "task": "action", "model": "two-stream", "start": "none", "backbone": "resnet18"}
+        more = {"freeze": freeze, "optimiser": "sgd", "lr": 0.01, "set": (*rates, "norm=frozen")}
+        plan = Plan.of({**given, **more})
+        plan.hold(head, still)
+        rate = {id(p): group["lr"] for group in plan.optimiser(head).param_groups for p in group["params"]}
+        stages = stages_of(still)
+        assert stages_of(moving) == stages
+        for backbone in (still, moving):
+            assert {n for n, p in backbone.named_parameters() if not p.requires_grad} == {
+                name for name, stage in stages.items() if stage < frozen
+            }
+            assert {n: rate[id(p)] for n, p in backbone.named_parameters() if p.requires_grad} == {
+                name: pytest.approx(0.01 * 0.1 * 0.5 ** (3 - stage))
+                for name, stage in stages.items()
+                if stage >= frozen
+            }
+        assert rate[id(head.network.still.score.weight)] == rate[id(head.network.moving.score.weight)] == 0.01
+        means = {name: b.clone() for name, b in head.network.named_buffers()}
+        head.train().network(torch.randn(2, 3, 4, 32, 32))
+        assert [name for name, b in head.network.named_buffers() if not torch.equal(b, means[name])] == []
+
+
+def test_a_frozen_run_leaves_both_streams_as_they_came(flow_run: Path, tmp_path: Path) -> None:
+    finetune(
+        CLIPS, tmp_path / "r", task="action", model="two-stream", start="none", backbone="resnet18", freeze="backbone",
+        image_size=32, steps=2, batch_size=2, set=(f"flow={flow_run}", "frames=4", "streams=per-frame"),
+    )  # fmt: skip
+    network: Any = build.load(tmp_path / "r")[0].network
+    still, moving = (stream.backbone.state_dict() for stream in (network.still, network.moving))
+    assert [name for name in still if not torch.equal(still[name], moving[name])] == []
+    assert not torch.equal(network.still.score.weight, network.moving.score.weight)
 
 
 def test_a_saved_head_needs_the_run_of_flow_no_more(flow_run: Path, tmp_path: Path) -> None:

@@ -14,7 +14,9 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from seeall.console import log
 from seeall.data import scenes
@@ -28,12 +30,12 @@ from seeall.data.scenes.flow import flow
 from seeall.data.video import Frame
 from seeall.types import SeeallError
 
+Sees = Literal["frames", "flow"]
 _BOUND = 1 / 8
+_NONE, _STEPS = 128, 127
 
 
-def find_actions(
-    data: str, *, fps: float = 8.0, frames_fps: float = 24.0, sees: Literal["frames", "flow"] = "frames"
-) -> Annotated:
+def find_actions(data: str, *, fps: float = 8.0, frames_fps: float = 24.0, sees: Sees = "frames") -> Annotated:
     """The clips that `data` names, each with its label; `pictures.read` gives its frames, (T, H, W, 3).
 
     data: a folder of videos or of folders of frames, a manifest of videos, or scenes:… with frames above 1
@@ -50,6 +52,8 @@ def find_actions(
     pictures = find_pictures(data, rate=fps)
     taken = clips_in(pictures, fps, frames_fps)
     if sees == "flow":
+        if any(len(rows) < 2 for rows in taken.keys):
+            raise SeeallError(f"{data}: in a clip of one frame there is no flow: choose a larger fps than {fps:g}")
         taken = dataclasses.replace(taken, reader=functools.partial(_moving, scenes.parse(data)))
     labels = [_label(pictures, rows[0]) for rows in taken.keys]
     classes = sorted({label for label in labels if label is not None})
@@ -69,20 +73,27 @@ def find_actions(
 
 
 def clips_in(pictures: Pictures, fps: float = 8.0, frames_fps: float = 24.0) -> Pictures:
-    """Each clip that pictures are frames of, as one, its frames in order, so many of them a second.
+    """Each clip that pictures are frames of, as one, its frames in order, so many of them a second: the first of every
+    1 / fps seconds, by the rule of `Video.frames`, so that frames which were taken by it stay.
 
     Raises: SeeallError where no clip has two frames.
     """
     found = clips(pictures, frames_fps)
     taken = []
     for mine in found.rows():
-        slots = np.floor(np.array([float(found.seconds[i]) for i in mine]) * fps + 1e-6)
+        seconds = [float(found.seconds[i]) + _early(pictures.keys[i]) for i in mine]
+        slots = np.floor(np.array(seconds) * fps + 1e-6)
         taken.append(tuple(i for i, new in zip(mine, np.diff(slots, prepend=-1) > 0) if new))
     if short := sum(len(mine) < 2 for mine in taken):
         log.warning("%s: in %d of %d clips nothing moves, as they have one frame", pictures.source, short, len(taken))
     return Pictures(
         pictures.source, found.names, taken, functools.partial(_read, pictures), root=pictures.root,
     )  # fmt: skip
+
+
+def _early(key: Any) -> float:
+    """By how much the time stamp of a frame may be too small, as it was rounded, in seconds."""
+    return key.video.tick / 2 if isinstance(key, Frame) else 0.0
 
 
 def _read(pictures: Pictures, rows: Sequence[int], shortest: int | None) -> Pixels:
@@ -100,7 +111,22 @@ def pictured(vectors: NDArray[np.float32]) -> Pixels:
     what moves by an eighth of a side or more has 1 or 255.
     """
     seen = np.concatenate([vectors, np.linalg.norm(vectors, axis=2, keepdims=True)], 2)
-    return np.round(128 + 127 * np.clip(seen / _BOUND, -1, 1)).astype(np.uint8)
+    return np.round(_NONE + _STEPS * np.clip(seen / _BOUND, -1, 1)).astype(np.uint8)
+
+
+def enlarged(seen: Tensor, factor: float) -> Tensor:
+    """`pictured` (…, 3, H, W) uint8 of a window of a picture whose side is `factor` times as long as the window's, 1 or
+    more: what moves, moves by so many times more of a side. What has 1 or 255, an eighth or more, keeps it.
+    """
+    codes: Tensor = _NONE + (seen.float() - _NONE) * factor
+    return codes.clamp(_NONE - _STEPS, _NONE + _STEPS).round().to(torch.uint8)
+
+
+def mirrored(seen: Tensor) -> Tensor:
+    """`pictured` (…, 3, H, W) uint8 of the mirror image: what went to the right goes to the left, just as fast."""
+    right, down, speed = seen.flip(-1).unbind(-3)
+    left = (2 * _NONE - right.int()).clamp(max=_NONE + _STEPS).to(torch.uint8)
+    return torch.stack([left, down, speed], -3)
 
 
 def _label(pictures: Pictures, row: int) -> str | None:

@@ -69,7 +69,9 @@ def find_pairs(data: str, *, layout: Layout = "auto", passes: Passes = "both", g
     passes: which renderings of Sintel · gap: frames from the first to the second in the synthetic world, a number or,
         as 1-4, the least and the most
 
-    Raises: SeeallError where it does not exist, files are missing, or nothing is recognised.
+    Pairs without flow are left out, and `repairs` names them.
+
+    Raises: SeeallError where it does not exist, files are missing, nothing is recognised, or no pair has flow.
     """
     if data == "scenes" or data.startswith("scenes:"):
         if layout != "auto":
@@ -95,7 +97,13 @@ def find_pairs(data: str, *, layout: Layout = "auto", passes: Passes = "both", g
         for file in (pair.first, pair.second, pair.flow):
             if file is not None and not Path(file).is_file():
                 raise SeeallError(f"{file}: no such file, but {data} has the rest of pair {pair.id}")
-    bare = [] if root.is_file() else _without_flow(home, kind, found)
+    if root.is_file():
+        bare = [pair.id for pair in found if pair.flow is None]
+        found = [pair for pair in found if pair.flow is not None]
+        if not found:
+            raise SeeallError(f"{data}: no pair in it has flow: name a file for each in the column 'flow'")
+    else:
+        bare = _without_flow(home, kind, found)
     splits = [pair.split for pair in found]
     moments = [pair.moment for pair in found if pair.moment]
     pictures = Pictures(
@@ -103,9 +111,8 @@ def find_pairs(data: str, *, layout: Layout = "auto", passes: Passes = "both", g
         splits=splits if any(splits) else None, root=root if root.is_dir() else None,
         moments=moments if len(moments) == len(found) else None,
     )  # fmt: skip
-    known = frozenset({"flow"} if all(pair.flow for pair in found) else set[str]())
     repairs = [(name, "pair without flow left out: give it one, or take it away") for name in bare]
-    return Annotated(pictures, (), known, found, _interpret, repairs)
+    return Annotated(pictures, (), frozenset({"flow"}), found, _interpret, repairs)
 
 
 def pairs_in(pictures: Pictures) -> Pictures:
@@ -138,8 +145,7 @@ def stacked(frames: Sequence[Pixels]) -> Pixels:
 
 def _interpret(pair: Pair, height: int, width: int) -> Truth:
     """Raises: SeeallError for a file of flow that is damaged, or of another size than the frames."""
-    if pair.flow is None:
-        return Truth()
+    assert pair.flow is not None  # such pairs are left out
     field = fields.read(pair.flow)
     if field.known.shape != (height, width):
         high, wide = field.known.shape

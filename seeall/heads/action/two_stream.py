@@ -52,7 +52,9 @@ class TwoStream(nn.Module):
                 return PerFrame(seen, classes, dropout=dropout)
             return InflatedAction(seen, classes, kernel=kernel, which=which, taps=taps, dropout=dropout)
 
-        self.moving, self.still = stream(copy.deepcopy(backbone)), stream(backbone)
+        self.backbones = (backbone, copy.deepcopy(backbone))
+        """Of the stream that sees frames, and of the other: both are held, and learn as fast, as is asked of one."""
+        self.moving, self.still = stream(self.backbones[1]), stream(self.backbones[0])
         known = backbone.preprocessing
         self.mean: Tensor
         self.std: Tensor

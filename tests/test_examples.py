@@ -110,6 +110,7 @@ def test_readme(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         speak(sound, 200 + 10 * i)
     shutil.copy("photos/cat/00.png", "holiday.jpg")
     shutil.copy("photos/dog/01.jpg", "photos/blurred.jpg")
+    shutil.copytree("photos/dog", "photos/2019")
     lines = [line for block in blocks("README.md", "") for line in block.splitlines() if line.startswith("ssl ")]
     assert len(lines) > 15
     shutil.copytree("more-photos", "new-photos")

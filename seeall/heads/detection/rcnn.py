@@ -3,7 +3,8 @@
 Faster R-CNN (Ren et al. 2015, arXiv:1506.01497) and Mask R-CNN (He et al. 2017, arXiv:1703.06870), with a feature
 pyramid. Departures from torchvision: fewer proposals are kept and learnt from (`proposals`, `sampled`), since on a CPU
 their heads would take most of the time; the pyramid starts at `finest`; anchors may be fitted to the data; BatchNorm
-is what the backbone has; the scale of each map is known, and not guessed from the first pictures.
+is what the backbone has; the scale of each map is known, and not guessed from the first pictures; crowds are heeded
+(`crowds.py`).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ from seeall.backbones.contract import Backbone
 from seeall.data.annotations.examples import LONGEST
 from seeall.heads.about import About
 from seeall.heads.detection.anchors import fit, generator, usual
+from seeall.heads.detection.crowds import heed
 from seeall.heads.detection.pyramid import Pyramid, check
 
 _EACH, _SCALE, _WINDOW = 3, 8.0, 7
@@ -51,7 +53,7 @@ def faster_rcnn(
 
     Raises: SeeallError where there are too few boxes to fit anchors to.
     """
-    return FasterRCNN(**_parts(**locals()))
+    return heed(FasterRCNN(**_parts(**locals())))
 
 
 def mask_rcnn(
@@ -73,12 +75,13 @@ def mask_rcnn(
     """The same, with a mask for each thing. mask_width: channels of what draws it; see `faster_rcnn` for the rest."""
     settings = {name: value for name, value in locals().items() if name != "mask_width"}
     parts = _parts(**settings)
-    return MaskRCNN(
+    network = MaskRCNN(
         mask_roi_pool=_pool(parts["backbone"], 2 * _WINDOW),
         mask_head=MaskRCNNHeads(width, (mask_width,) * 4, 1),
         mask_predictor=MaskRCNNPredictor(mask_width, mask_width, classes + 1),
         **parts,
     )
+    return heed(network)
 
 
 def _parts(

@@ -157,8 +157,13 @@ def sizes(files: Sequence[str]) -> list[tuple[int, int] | None]:
 def _size(file: str) -> tuple[int, int] | None:
     try:
         with Image.open(file) as image:
-            width, height = image.size
+            width, height = _lying(image)
             turned = ("exif" in image.info or image.format == "TIFF") and image.getexif().get(0x0112) in _ON_THEIR_SIDE
     except Exception:  # a damaged header meets a different fault in every decoder
         return None
     return (width, height) if turned else (height, width)
+
+
+def _lying(image: Image.Image) -> tuple[int, int]:
+    """Width and height as the picture lies in its file; of a TIFF some versions of Pillow say those it has upright."""
+    return (image.getexif()[0x0100], image.getexif()[0x0101]) if image.format == "TIFF" else image.size

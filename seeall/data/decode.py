@@ -94,7 +94,7 @@ def _why_unknown(file: Any) -> str:
 
 
 def _pixels(image: Image.Image, shortest: int | None) -> Pixels:
-    orientation = image.getexif().get(0x0112, 1) if "exif" in image.info or image.format == "TIFF" else 1
+    orientation = image.getexif().get(0x0112, 1) if "exif" in image.info else 1  # Pillow turns TIFF by itself
     rgb = image if image.mode == "RGB" and "transparency" not in image.info else _rgb(image)
     if min(rgb.size) == 0:
         raise Unreadable("no pixels")

@@ -24,7 +24,8 @@ from seeall.types import SeeallError
 
 _STREAM = 0xA06
 _VISIBLE = 0.25
-"""A thing of which less than this share of its box is left in the window is not learnt from."""
+"""A thing is dropped where less than this share of its box is left in the window, and that is less than this share of
+the window. A crowd stays, since what is no crowd and no thing is background."""
 _FILL = 124
 """What lies over the edge: about the mean colour of pictures."""
 
@@ -85,7 +86,7 @@ def _window(pixels: Tensor, truth: Truth, window: tuple[int, int, int, int]) -> 
     inside = boxes.clip(0, np.array([w, h, w, h], np.float32))
     sizes, rest = (np.prod(b[:, 2:] - b[:, :2], 1) for b in (boxes, inside))
     masks = None if truth.masks is None else _cut(truth.masks, window, False)
-    kept = rest >= _VISIBLE * np.maximum(sizes, 1e-6)
+    kept = (rest > 0) & (truth.crowd | (rest >= _VISIBLE * np.minimum(sizes, h * w)))
     if masks is not None:
         kept &= masks.any((1, 2))
         masks = masks[kept]

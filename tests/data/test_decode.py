@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, features
 
+from seeall.data.annotations.files import sizes
 from seeall.data.decode import Unreadable, decode
 
 RED, BLUE = (255, 0, 0), (0, 0, 255)
@@ -70,16 +71,21 @@ def test_transparency_lies_on_white(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_rotation(tmp_path: Path, orientation: int) -> None:
-    """As Pillow's own `exif_transpose` sets it upright."""
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tif", "a.webp"])
+def test_exif_rotation(tmp_path: Path, orientation: int, name: str) -> None:
+    """As Pillow's own `exif_transpose` sets it upright; a TIFF is the same picture in another file."""
     from PIL import ImageOps
 
     exif = Image.Exif()
     exif[0x0112] = orientation
-    halves().save(tmp_path / "a.jpg", exif=exif, quality=95)
-    with Image.open(tmp_path / "a.jpg") as image:
+    image = halves()
+    image.paste("white", (0, 0, 8, 4))
+    image.save(tmp_path / name, exif=exif, quality=95, lossless=True)
+    image.save(tmp_path / "same.png", exif=exif)
+    with Image.open(tmp_path / ("same.png" if name == "a.tif" else name)) as image:
         expected = np.asarray(ImageOps.exif_transpose(image))
-    np.testing.assert_array_equal(decode(tmp_path / "a.jpg"), expected)
+    np.testing.assert_array_equal(decode(tmp_path / name), expected)
+    assert sizes([str(tmp_path / name)]) == [expected.shape[:2]]
 
 
 def test_animation_gives_its_first_frame(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from seeall.types import SeeallError
 
 Repair = tuple[str, str]
 """A picture or file; what was wrong, a colon, and the particulars."""
-_ON_THEIR_SIDE = (5, 6, 7, 8)
+ON_THEIR_SIDE = (5, 6, 7, 8)
 """EXIF orientations that swap width and height."""
 
 
@@ -154,11 +154,27 @@ def sizes(files: Sequence[str]) -> list[tuple[int, int] | None]:
     return found
 
 
+def orientation(file: str) -> int:
+    """EXIF's, 1 to 8, of a picture whose size could be told; 1 where none is given."""
+    with Image.open(file) as image:
+        return _orientation(image)
+
+
 def _size(file: str) -> tuple[int, int] | None:
     try:
         with Image.open(file) as image:
-            width, height = image.size
-            turned = ("exif" in image.info or image.format == "TIFF") and image.getexif().get(0x0112) in _ON_THEIR_SIDE
+            width, height = _lying(image)
+            turned = _orientation(image) in ON_THEIR_SIDE
     except Exception:  # a damaged header meets a different fault in every decoder
         return None
     return (width, height) if turned else (height, width)
+
+
+def _lying(image: Image.Image) -> tuple[int, int]:
+    """Width and height as the picture lies in its file; of a TIFF some versions of Pillow say those it has upright."""
+    return (image.getexif()[0x0100], image.getexif()[0x0101]) if image.format == "TIFF" else image.size
+
+
+def _orientation(image: Image.Image) -> int:
+    told: int = image.getexif().get(0x0112, 1) if "exif" in image.info or image.format == "TIFF" else 1
+    return told

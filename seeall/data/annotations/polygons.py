@@ -78,6 +78,26 @@ def encode(values: NDArray[np.bool_]) -> dict[str, Any]:
     }
 
 
+def upright_box(box: Box, orientation: int, height: int, width: int) -> Box:
+    """A box in a picture as it lies in its file, `height` by `width` px → in that set upright.
+
+    orientation: EXIF's, 5 to 8, of those that swap height and width
+    """
+    x0, y0, x1, y1 = box
+    left, right = (y0, y1) if orientation in (5, 8) else (height - y1, height - y0)
+    top, bottom = (x0, x1) if orientation in (5, 6) else (width - x1, width - x0)
+    return left, top, right, bottom
+
+
+def upright(outline: Outline, orientation: int, height: int, width: int, where: str) -> Outline:
+    """The same for an outline. Raises SeeallError for a run-length encoding of another size, or one that is broken."""
+    across, down = (1 if orientation in kept else -1 for kept in ((5, 8), (5, 6)))
+    if isinstance(outline, dict):
+        return encode(mask(outline, height, width, where).T[::down, ::across])
+    start = np.array([0 if across > 0 else height, 0 if down > 0 else width])
+    return [start + polygon[:, ::-1] * (across, down) for polygon in outline]
+
+
 def _packed(outline: dict[str, Any], where: str) -> dict[str, Any]:
     """A run-length encoding with its counts as text, found to be whole."""
     try:

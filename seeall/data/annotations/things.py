@@ -51,7 +51,9 @@ class Note:
 
 @dataclass(frozen=True)
 class Entry:
-    """A picture as a layout has it. said: height and width in px as written, None where they are not."""
+    """A picture as a layout has it. said: height and width in px as written, None where they are not, or things are
+    not in px.
+    """
 
     id: str
     file: str
@@ -90,12 +92,19 @@ def annotated(found: Found, source: str, task: str) -> Annotated:
         raise SeeallError(
             f"{source}: {found.layout} with boxes only, which serve --task detection; {task} needs outlines"
         )
-    notes = []
-    for entry, size in zip(found.entries, files.sizes([entry.file for entry in found.entries])):
+    notes, sizes = [], files.sizes([entry.file for entry in found.entries])
+    for entry, size, turn in zip(found.entries, sizes, _turns(found.entries, sizes)):
+        note = entry.note
         if size and entry.said and size != entry.said:
             said, real = ("x".join(str(n) for n in reversed(s)) for s in (entry.said, size))
-            repairs.append((entry.id, f"another size in the annotation: {said} px, taken as {real} px"))
-        notes.append(_mended(entry.note, size, task, found.classes, repairs))
+            if turn:
+                note = _upright(note, turn, *entry.said)
+                repairs.append(
+                    (entry.id, f"annotated on its side, set upright with the picture: {said} px, EXIF {turn}")
+                )
+            else:
+                repairs.append((entry.id, f"another size in the annotation: {said} px, taken as {real} px"))
+        notes.append(_mended(note, size, task, found.classes, repairs))
     splits = [entry.split for entry in found.entries]
     pictures = Pictures(
         source, [entry.id for entry in found.entries], [entry.file for entry in found.entries], decode,
@@ -173,6 +182,42 @@ def _clipped(box: Box, height: int, width: int) -> Box | None:
     return (x0, y0, x1, y1) if x1 > x0 and y1 > y0 else None
 
 
+def _turns(entries: Sequence[Entry], sizes: Sequence[tuple[int, int] | None]) -> list[int | None]:
+    """The EXIF orientation that what is annotated has yet to follow, None for none. sizes: of the upright pictures.
+
+    Where the size that is written is that of a picture as it lies in its file, so are the things; unless, over all
+    such pictures, they fit the upright ones more often: then only the sizes were taken from the files.
+    """
+    turns, lying = list[int | None](), 0
+    for entry, size in zip(entries, sizes):
+        turn = files.orientation(entry.file) if size and entry.said == size[::-1] != size else None
+        turns.append(turn if turn in files.ON_THEIR_SIDE else None)
+        if size and turns[-1]:
+            lying += _fits(entry.note, *size[::-1]) - _fits(entry.note, *size)
+    return turns if lying >= 0 else [None] * len(turns)
+
+
+def _fits(note: Note, height: int, width: int) -> bool:
+    """Whether all things lie in a picture of that size, and masks have it."""
+    boxes = [_box(thing, note.where) for thing in note.things]
+    sizes = [tuple(thing.outline["size"]) for thing in note.things if isinstance(thing.outline, dict)]
+    return all(size == (height, width) for size in sizes) and not any(_outside(box, height, width) for box in boxes)
+
+
+def _upright(note: Note, orientation: int, height: int, width: int) -> Note:
+    """What is annotated in px in a picture of that size, as it lies in its file, for that set upright."""
+    turn = orientation, height, width
+    things = [
+        replace(
+            thing,
+            box=None if thing.box is None else polygons.upright_box(thing.box, *turn),
+            outline=None if thing.outline is None else polygons.upright(thing.outline, *turn, note.where),
+        )
+        for thing in note.things
+    ]
+    return replace(note, things=tuple(things))
+
+
 def _mended(note: Note, size: tuple[int, int] | None, task: str, classes: Sequence[str], repairs: list[Repair]) -> Note:
     """The note without what cannot be learnt; every thing left out or clipped is told."""
     if task != "detection":
@@ -203,9 +248,12 @@ def _wrong(box: Box, height: int, width: int) -> str | None:
         return "box without width or height left out"
     if _clipped(box, height, width) is None:
         return "box outside the picture left out"
-    if min(x0, y0) < -_SLACK or x1 > width + _SLACK or y1 > height + _SLACK:
-        return "box partly outside the picture clipped"
-    return None
+    return "box partly outside the picture clipped" if _outside(box, height, width) else None
+
+
+def _outside(box: Box, height: int, width: int) -> bool:
+    x0, y0, x1, y1 = box
+    return min(x0, y0) < -_SLACK or x1 > width + _SLACK or y1 > height + _SLACK
 
 
 def _only(

@@ -79,10 +79,14 @@ class Scoring(RetinaNetClassificationHead):  # type: ignore[misc]
     def compute_loss(
         self, targets: list[dict[str, Tensor]], head_outputs: dict[str, Tensor], matched_idxs: list[Tensor]
     ) -> Tensor:
-        """Mean over pictures. matched_idxs: for each anchor the box it is matched to, -1 for none, -2 for doubt."""
+        """Mean over pictures. matched_idxs: for each anchor the box it is matched to, -1 for none, -2 for doubt.
+
+        Of anchors without a box, those that are `idle`, (A,) bool in each of targets, do not count.
+        """
         losses = []
         for truth, logits, matched in zip(targets, head_outputs["cls_logits"], matched_idxs):
-            found, counted = matched >= 0, matched != self.BETWEEN_THRESHOLDS
+            found = matched >= 0
+            counted = (matched != self.BETWEEN_THRESHOLDS) & (found | ~truth["idle"])
             wanted = torch.zeros_like(logits)
             wanted[found, truth["labels"][matched[found]]] = 1.0
             hard = truth["hard"] if "hard" in truth else torch.zeros_like(found)

@@ -21,6 +21,7 @@ from seeall.backbones.contract import Backbone
 from seeall.data.annotations.examples import LONGEST
 from seeall.heads.about import About
 from seeall.heads.detection.anchors import fit, generator, usual
+from seeall.heads.detection.crowds import covered
 from seeall.heads.detection.negatives import COSTS, Negatives, Scoring
 from seeall.heads.detection.pyramid import Pyramid, check
 from seeall.types import SeeallError
@@ -30,7 +31,7 @@ _MORE, _EACH, _SCALE, _MISTAKEN = 2, 9, 4.0, 0.5
 
 @final
 class _Retina(RetinaNet):  # type: ignore[misc]
-    """torchvision's, which also tells its head which anchors lie where it was mistaken before."""
+    """torchvision's, which also tells its head which anchors lie where it was mistaken before, and which in a crowd."""
 
     def compute_loss(
         self, targets: list[dict[str, Tensor]], head_outputs: dict[str, Tensor], anchors: list[Tensor]
@@ -39,6 +40,7 @@ class _Retina(RetinaNet):  # type: ignore[misc]
             mistaken = truth.get("mistaken")
             if mistaken is not None and len(mistaken):
                 truth["hard"] = (box_iou(mistaken, here) >= _MISTAKEN).any(0)
+            truth["idle"] = covered(here, truth["crowd"])
         found: dict[str, Tensor] = super().compute_loss(targets, head_outputs, anchors)
         return found
 

@@ -44,14 +44,15 @@ class Detection(nn.Module):
         return {"loss": torch.stack(list(parts.values())).sum(), **parts}
 
     def _target(self, truth: Truth, device: torch.device) -> dict[str, Tensor]:
-        """As torchvision wants it, without crowds."""
-        sizes = truth.boxes[:, 2:] - truth.boxes[:, :2]
-        whole = ~truth.crowd & (sizes > 0).all(1)
-        rows = np.flatnonzero(whole & (truth.classes != MISTAKEN))
+        """As torchvision wants it; besides, (·, 4) xyxy, px, where it was mistaken, and crowds."""
+        whole = (truth.boxes[:, 2:] > truth.boxes[:, :2]).all(1)
+        mistaken = truth.classes == MISTAKEN
+        rows = np.flatnonzero(whole & ~truth.crowd & ~mistaken)
         target = {
             "boxes": torch.from_numpy(truth.boxes[rows].astype(np.float32)),
             "labels": torch.from_numpy(truth.classes[rows] + self.first),
-            "mistaken": torch.from_numpy(truth.boxes[whole & (truth.classes == MISTAKEN)].astype(np.float32)),
+            "mistaken": torch.from_numpy(truth.boxes[whole & ~truth.crowd & mistaken].astype(np.float32)),
+            "crowd": torch.from_numpy(truth.boxes[whole & truth.crowd].astype(np.float32)),
         }
         if self.masks:
             assert truth.masks is not None

@@ -57,11 +57,14 @@ def predict(
 
 
 def propagate(
-    data: Annotated[str, typer.Argument(help="Clips some of whose frames have a mask, or scenes:….")],
-    out: Annotated[Path, typer.Option(help="The folder to write: masks, pictures, videos.")],
+    data: Annotated[
+        str | None, typer.Argument(help="Clips some of whose frames have a mask, or scenes:….", show_default=False)
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The folder to write: masks, pictures, videos.")] = None,
     by: Annotated[
-        str, typer.Option("--from", help="A run of flow, or a run or file with a backbone; or true, of scenes:….")
-    ],
+        str | None,
+        typer.Option("--from", help="A run of flow, or a run or file with a backbone; or true, of scenes:…."),
+    ] = None,
     every: Annotated[
         int | None,
         typer.Option(
@@ -85,6 +88,9 @@ def propagate(
     roles: dict[str, Callable[..., Any]] = {"likeness": Likeness, "annotations": find_masked}
     if settings:
         return listed(roles, json_)
+    if data is None or out is None or by is None:
+        lacks = "which clips? give a folder, or scenes:…" if data is None else "give --out FOLDER and --from RUN"
+        raise SeeallError(lacks)
     chosen = catalog.resolve(roles, set or ())
     if "every" in chosen["annotations"]:
         raise SeeallError("'every' is an option here: --every N")

@@ -53,6 +53,8 @@ def asked(ctx: typer.Context, example: str) -> tuple[str, Path, dict[str, Any]]:
         from seeall.training.run import Run, read_facts
 
         facts = Run.open(typed["out"]).facts if typed["resume"] else read_facts(typed["config"])
+        if not typed["resume"] and (heads := "task" in facts["settings"]) != ("task" in typed):
+            raise SeeallError(f"--config {typed['config']} is of ssl {'finetune' if heads else 'pretrain'}")
         for name, value in facts["settings"].items():
             source = ctx.get_parameter_source(name)
             if name not in ("out", "set") and name in options and (source is None or source.name == "DEFAULT"):

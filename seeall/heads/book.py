@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import shutil
@@ -65,12 +66,17 @@ def prepare(out: Path, overwrite: bool, roots: Sequence[Path | None]) -> None:
 
 
 def clear(out: Path, kept: Sequence[str] = ()) -> None:
-    """Take away what a prediction consists of, and nothing else; what says that one was begun goes last."""
+    """Take away what a prediction consists of, and nothing else; what says that one was begun goes last.
+
+    The folder goes, too, where that leaves it empty.
+    """
     for name in ("pictures", "videos", "masks", "flow", "predictions.json", "skipped.csv", _BEGUN):
         if (out / name).is_dir():
             shutil.rmtree(out / name)
         elif name not in kept:
             (out / name).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        out.rmdir()
 
 
 class Book:

@@ -77,6 +77,8 @@ def table(groups: Sequence[dict[str, Any]]) -> list[str]:
     wide = max(len(group["name"]) for group in groups)
     lines = [f"{'':<{wide}}  runs  " + "  ".join(f"{name:>15}" for name in shown)]
     for group in groups:
-        cells = "  ".join(f"{mean:8.2f} ± {spread:4.2f}" for mean, spread in (group["metrics"][n] for n in shown))
+        several = group["runs"] > 1  # one run alone does not tell how far runs differ
+        each = (group["metrics"][name] for name in shown)
+        cells = "  ".join(f"{mean:8.2f} ± {spread:4.2f}" if several else f"{mean:8.2f}{'':7}" for mean, spread in each)
         lines.append(f"{group['name']:<{wide}}  {group['runs']:>4}  {cells}")
     return lines

@@ -27,7 +27,7 @@ from seeall.heads.examine import of, sheet
 from seeall.heads.feed import Feed
 from seeall.heads.plan import Plan, known_backbone
 from seeall.heads.segmentation.task import Segmentation
-from seeall.heads.split import divided, few, fingerprint, limited, same_division
+from seeall.heads.split import divided, few, fingerprint, limited, require_classes, same_division
 from seeall.training.engine import check, launch
 from seeall.training.journal import Journal
 from seeall.training.loop import Stopped, fit
@@ -104,7 +104,9 @@ def finetune(
     resolved = run.facts.get("resolved", {}) if run else {}
     learnt, held = (limited(part.known(), limit, seed) for part in divided(annotated, val, plan.find, seed))
     refuse_inside(out, held.pictures.root)
-    learnt = plan.spread(few(learnt, labels, seed), annotated)
+    learnt = few(learnt, labels, seed)
+    require_classes(learnt)
+    learnt = plan.spread(learnt, annotated)
     engine = launch(devices=devices, precision=resolved.get("precision") or precision)
     network, name, chosen = plan.backbone(seed)
     size = resolved.get("image_size") or image_size or choose_size(learnt)
@@ -139,10 +141,9 @@ def finetune(
     examples, judged = parts_read()
     if isinstance(head, Segmentation):
         counts = pixels_of(examples, len(annotated.classes))
-        if not counts.any():
-            raise SeeallError(
-                f"{data}: no pixel of the pictures to learn from has a class, so there is nothing to learn"
-            )
+        if (whole := counts.sum(0)).count_nonzero() < 2:
+            only = f"no other class than {annotated.classes[int(whole.argmax())]}" if whole.any() else "no class"
+            raise SeeallError(f"{data}: pixels of the pictures to learn from have {only}: there is nothing to learn")
         head.loss.set_counts(counts)
     shared = max(1, min(plan.kind.batch, len(examples)) // engine.world) * engine.world
     batch = resolved.get("batch_size") or batch_size or shared

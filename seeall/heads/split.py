@@ -7,6 +7,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 
+from seeall.console import log
 from seeall.data import keyed
 from seeall.data.annotations.truth import Annotated
 from seeall.data.clips import moving
@@ -14,6 +15,7 @@ from seeall.types import SeeallError
 
 _STREAM = 0x5917
 _HELD = 0.2
+_NAMED = 5
 
 
 def divided(
@@ -35,6 +37,8 @@ def divided(
                 f"--val {val} has other classes: {', '.join(strange) or 'fewer, or in another order'}; "
                 "say which they are in both by --set names=…"
             )
+        if fingerprint(held) == fingerprint(annotated):
+            log.warning("--val %s: these are the pictures to learn from, so it will know them better than others", val)
         splits = set(held.pictures.splits or ())
         own = next((held.split(name) for name in ("val", "test") if name in splits), held)
         return _learnt(annotated), own
@@ -100,12 +104,28 @@ def _learnt(annotated: Annotated) -> Annotated:
 def share_of(val: str | None) -> float | None:
     """`val` as a share of the data, None where it is none."""
     try:
-        share = float(val) if val is not None else None
+        percent = val is not None and val.strip().endswith("%")
+        share = None if val is None else float(val.strip()[:-1]) / 100 if percent else float(val)
     except ValueError:
         return None
     if share is not None and not 0 < share < 1:
-        raise SeeallError(f"--val {val}: choose a share between 0 and 1, or other data")
+        raise SeeallError(f"--val {val}: choose a share between 0 and 1, such as 0.2 or 20%, or other data")
     return share
+
+
+def require_classes(learnt: Annotated) -> None:
+    """Name classes that no picture to learn from shows. Raises SeeallError where pictures show one class alone."""
+    if "label" not in learnt.knows:
+        return
+    seen = set(learnt.notes)
+    if len(seen) < 2:
+        raise SeeallError(
+            f"{learnt.pictures.source}: the pictures to learn from, {len(learnt)}, are all of "
+            f"{learnt.classes[seen.pop()]}, so there is nothing to tell apart; give more, by --labels or --limit if so"
+        )
+    if lacking := [name for k, name in enumerate(learnt.classes) if k not in seen]:
+        more = f" and {len(lacking) - _NAMED} more" if len(lacking) > _NAMED else ""
+        log.warning("no picture to learn from is of %s%s", ", ".join(lacking[:_NAMED]), more)
 
 
 def few(annotated: Annotated, labels: str | None, seed: int) -> Annotated:

@@ -59,6 +59,7 @@ def places(run: Path, runs: Path, tmp_path_factory: pytest.TempPathFactory) -> d
     masks(root / "unlike", 6, size=(20, 20))
     masks(root / "strange", 6, values=(0, 1, 77))
     masks(root / "ignored", 6, values=(255,))
+    masks(root / "flat", 6, values=(0,))
     for name in ("empty", "junk", "full"):
         (root / name).mkdir()
     (root / "full" / "letter.doc").write_text("dear")

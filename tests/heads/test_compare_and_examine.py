@@ -199,7 +199,7 @@ def test_runs_that_differ_by_their_seed_are_one_row(tmp_path: Path) -> None:
     assert plain["name"] == "flip=–, from=none"
     assert plain["metrics"]["top1"] == (51, pytest.approx(1)) and learnt["metrics"]["top1"] == (70, 0)
     lines = table([plain, learnt])
-    assert "top1" in lines[0] and "loss" not in lines[0] and "51.00 ± 1.00" in lines[1] and "70.00 ± 0.00" in lines[2]
+    assert "top1" in lines[0] and "loss" not in lines[0] and "51.00 ± 1.00" in lines[1] and "70.00 " in lines[2]
     assert json.dumps([plain, learnt])
 
 

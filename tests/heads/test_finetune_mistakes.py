@@ -35,7 +35,7 @@ BAD = [
     (CLS + "--labels inf%", "--labels inf%: give a share such as 10%"),
     (CLS + "--labels some", "--labels some: give a share such as 10%"),
     (CLS + "--limit 0", "--limit 0 must be at least 1"),
-    (CLS + "--val 1.5", "--val 1.5: choose a share between 0 and 1, or other data"),
+    (CLS + "--val 1.5", "--val 1.5: choose a share between 0 and 1, such as 0.2 or 20%"),
     (CLS + "--val nan", "--val nan: choose a share"),
     (CLS + "--val 0.99", "holding 12 of 12 pictures back leaves none to learn from; give more pictures, or by --val"),
     (CLS + "--val {nowhere}", "no such file or folder"),
@@ -56,6 +56,11 @@ BAD = [
     (DET.replace("{things}", WORLD) + "--set ignore=a", "masks, ignore and colours are settings of files"),
     (CLS + "--set keep=first", "'first'"),
     (CLS + "--resume", "no such run folder"),
+    (CLS + "--labels 1", "the pictures to learn from, 1, are all of "),
+    (SEG.replace("{masks}", "{flat}"), "have no other class than background: there is nothing to learn"),
+    ("finetune --out {out} --config {run}/run.json", "run.json is of ssl pretrain"),
+    ("propagate {things}", "give --out FOLDER and --from RUN"),
+    ("propagate", "which clips? give a folder, or scenes:…"),
     (CLS + "--config {nowhere}", "cannot be read: No such file"),
     (CLS.replace("{out}", "{labelled}/run"), "lies inside the data folder"),
     (SEG.replace("{out}", "{things}/run") + "--val {things}", "lies inside the data folder"),
@@ -73,7 +78,7 @@ BAD = [
     (DET.replace("detection", "instance").replace("{things}", "{boxes}"), "instance needs outlines"),
     (SEG.replace("{masks}", "{unlike}"), "the mask is 20x20 px, its picture images/0.png 40x36 px; scale either"),
     (SEG.replace("{masks}", "{strange}"), "value 77 is no class, which are 0 to 2"),
-    (SEG.replace("{masks}", "{ignored}"), "no pixel of the pictures to learn from has a class"),
+    (SEG.replace("{masks}", "{ignored}"), "pixels of the pictures to learn from have no class"),
     (SEG + "--set loss=diec", "did you mean dice"),
     (DET + "--set score=2", "'score' is 2.0: choose from 0 to 1"),
     (DET + "--devices 9999", "--devices 9999: this machine has no GPU, and"),
@@ -146,7 +151,7 @@ def test_wrong_settings_are_told_before_pictures_are_read(
 
 
 def test_one_picture_at_a_time_may_be_too_few(places: dict[str, Path], ssl: Ssl, tmp_path: Path) -> None:
-    line = CLS.format(**places, out=tmp_path / "out") + "--labels 1"
+    line = CLS.format(**places, out=tmp_path / "out") + "--labels 2 --batch-size 1"
     code, _, err = ssl(*line.split())
     assert (
         code == 2 and "error: BatchNorm cannot learn from one picture of 32 px at a time: choose --batch-size 2" in err

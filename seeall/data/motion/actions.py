@@ -23,7 +23,7 @@ from seeall.data import scenes
 from seeall.data.annotations.truth import Annotated, Truth
 from seeall.data.clips import clips
 from seeall.data.decode import Pixels
-from seeall.data.motion.pairs import stacked
+from seeall.data.motion.pairs import frames_of
 from seeall.data.pictures import Pictures
 from seeall.data.pictures import find as find_pictures
 from seeall.data.scenes.flow import flow
@@ -97,7 +97,7 @@ def _early(key: Any) -> float:
 
 
 def _read(pictures: Pictures, rows: Sequence[int], shortest: int | None) -> Pixels:
-    return stacked([pictures.read(i, shortest) for i in rows])
+    return frames_of(lambda i: pictures.read(i, shortest), rows, pictures.ids.__getitem__)
 
 
 def _moving(world: scenes.Scenes, rows: Sequence[int], shortest: int | None) -> Pixels:

@@ -21,7 +21,7 @@ import functools
 import itertools
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -124,14 +124,26 @@ def pairs_in(pictures: Pictures) -> Pictures:
     rows = [pair for mine in found.rows() for pair in itertools.pairwise(mine)]
     return Pictures(
         pictures.source, [pictures.ids[a] for a, _ in rows], rows,
-        lambda key, shortest: stacked([pictures.read(i, shortest) for i in key]), root=pictures.root,
+        lambda key, shortest: frames_of(lambda i: pictures.read(i, shortest), key, pictures.ids.__getitem__),
+        root=pictures.root,
         moments=[(found.names[int(found.clip[a])], float(found.seconds[a])) for a, _ in rows],
     )  # fmt: skip
 
 
 def read_frames(keys: Sequence[Any], shortest: int | None = None) -> Pixels:
     """Frames that are files → (T, H, W, 3) uint8. Raises: Unreadable, also where they are not equally large."""
-    return stacked([decode(key, shortest) for key in keys])
+    return frames_of(lambda key: decode(key, shortest), keys, os.path.basename)
+
+
+def frames_of(read: Callable[[Any], Pixels], keys: Sequence[Any], name: Callable[[Any], str]) -> Pixels:
+    """(T, H, W, 3) what `read` gives for each key. Raises: Unreadable, with the name of the one that is."""
+    seen = list[Pixels]()
+    for key in keys:
+        try:
+            seen.append(read(key))
+        except Unreadable as fault:
+            raise Unreadable(f"{name(key)}: {fault}") from None
+    return stacked(seen)
 
 
 def stacked(frames: Sequence[Pixels]) -> Pixels:

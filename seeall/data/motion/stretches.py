@@ -8,6 +8,7 @@ one, exactly, and which things it is on. Of files nothing is known.
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -19,10 +20,10 @@ from seeall.data.annotations.truth import Annotated, Truth
 from seeall.data.clips import clips
 from seeall.data.decode import Pixels
 from seeall.data.motion.fields import Field
-from seeall.data.motion.pairs import stacked
+from seeall.data.motion.pairs import frames_of
 from seeall.data.pictures import Pictures, find
 from seeall.data.scenes.flow import flow
-from seeall.data.video import RATE
+from seeall.data.video import RATE, Frame
 from seeall.types import SeeallError
 
 _LONGEST = 1000
@@ -76,7 +77,10 @@ def _cut(rows: Sequence[int], gap: int) -> list[Sequence[int]]:
 
 
 def _read(pictures: Pictures, keys: Sequence[Any], shortest: int | None) -> Pixels:
-    return stacked([pictures.reader(key, shortest) for key in keys])
+    return frames_of(
+        lambda key: pictures.reader(key, shortest), keys,
+        lambda key: key.id if isinstance(key, Frame) else os.path.basename(str(key)),  # noqa: PTH119
+    )  # fmt: skip
 
 
 def _drawn(row: tuple[int, int], height: int, width: int, *, world: scenes.Scenes) -> Truth:

@@ -185,9 +185,9 @@ def pretrain(
         )  # fmt: skip
         sampler = dataclasses.replace(sampler, order=composed)
     feed = Feed(store, plan.views, sampler, task, size, seed, engine.device, belonging)
-    epoch_steps = max(1, sampler.steps_per_epoch // plan.loop["accumulate"])
-    total = steps or epochs * epoch_steps
-    if composed and total * plan.loop["accumulate"] <= composed.every:
+    epoch_steps, accumulate = sampler.steps_per_epoch, plan.loop["accumulate"]
+    total = steps or max(1, round(epochs * epoch_steps / accumulate))
+    if composed and total * accumulate <= composed.every:
         log.warning(
             "neighbours are first looked for after epoch %d, so never in this run; choose a smaller --set every=…",
             composed.how.every,

@@ -11,6 +11,7 @@ from torch import nn
 from seeall.types import SeeallError
 
 Groups = list[dict[str, Any]]
+_NEXT_TO_NONE = 1e-30
 
 
 def parameter_groups(module: nn.Module, lr: float, weight_decay: float) -> Groups:
@@ -93,13 +94,20 @@ def lars(
     momentum: float = 0.9,
     trust: float = 1e-3,
 ) -> torch.optim.Optimizer:
-    """LARS (You et al. 2017), lightly's: for batches of thousands."""
+    """LARS (You et al. 2017), lightly's: for batches of thousands. Biases and norms go by the rate itself.
+
+    trust: the share of its own length that a matrix moves by at a rate of 1
+
+    Raises: SeeallError where trust is not above 0, or as `parameter_groups`.
+    """
     _shares(momentum=momentum)
+    if not 0 < trust < math.inf:
+        raise SeeallError(f"setting 'trust' is {trust}: choose a number above 0; 0.001 is usual")
     from lightly.utils.lars import LARS
 
-    optimiser: torch.optim.Optimizer = LARS(
-        parameter_groups(module, lr, weight_decay), lr=lr, momentum=momentum, trust_coefficient=trust
-    )
+    # what does not decay at all is plain SGD to lightly's, so without decay matrices get one that changes no number
+    groups = parameter_groups(module, lr, weight_decay or _NEXT_TO_NONE)
+    optimiser: torch.optim.Optimizer = LARS(groups, lr=lr, momentum=momentum, trust_coefficient=trust)
     return optimiser
 
 

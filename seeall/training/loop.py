@@ -125,11 +125,17 @@ class _Training:
             raise SeeallError(f"{self.run.last}: does not fit the network it should resume: {why}") from None
         log.info("resuming at step %d", self.step)
 
-    def learn(self, batches: Iterable[Any], accumulate: int) -> dict[str, Tensor]:
-        """One optimiser step over `accumulate` micro-batches; what they told, the mean of it."""
+    def learn(self, batches: Iterable[Any], accumulate: int, *key: int) -> dict[str, Tensor]:
+        """One optimiser step over `accumulate` micro-batches; what they told, the mean of it.
+
+        key: of the step's random numbers; every micro-batch has its own of them, and so has every process
+        """
+        torch.manual_seed(keyed.seed(*key, self.engine.rank))
         self._wrapped.zero_grad(set_to_none=True)
         told: dict[str, Tensor] = {}
         for part, batch in enumerate(batches):
+            if part:  # the task may have left the generator where all processes have it
+                torch.manual_seed(keyed.seed(*key, self.engine.rank, part))
             several = part + 1 < accumulate and self.engine.world > 1
             with self.engine.fabric.no_backward_sync(self._model, enabled=several):
                 with self.engine.fabric.autocast():
@@ -265,10 +271,10 @@ def fit(
             begin(journal)
         pace.begin()
         for t in range(start, steps):
-            torch.manual_seed(keyed.seed(seed, _DROPOUT, t, engine.rank))
             lr = training.set_rate(cosine(t, steps, max(1, int(warmup * steps))))
             try:
-                told = training.learn(pace.timed(itertools.islice(source, accumulate)), accumulate)
+                some = pace.timed(itertools.islice(source, accumulate))
+                told = training.learn(some, accumulate, seed, _DROPOUT, t)
             except torch.OutOfMemoryError as fault:
                 raise SeeallError(_too_large(fault, samples, accumulate)) from None
             if training.average:

@@ -44,11 +44,29 @@ from seeall.types import SeeallError
 
 MONITOR = 900
 """Labelled pictures that are watched during training; a third of them ask for their neighbours among the rest."""
+WATCHED = 60
+"""Pictures that it takes for that."""
+
+
+def _unwatched(pictures: Pictures) -> str | None:
+    """Why training cannot be watched by these pictures, or None where it can."""
+    if len(pictures.classes()) < 2:
+        return "the pictures have no labels, or all the same"
+    return f"{len(pictures)} pictures are fewer than {WATCHED}" if len(pictures) < WATCHED else None
+
+
+def _watchable(pictures: Pictures, keep: str) -> None:
+    """Raises SeeallError where the best weights are asked for, and nothing would tell which those are."""
+    if keep == "best" and (why := _unwatched(pictures)):
+        raise SeeallError(
+            f"setting 'keep' is best: that goes by how labelled pictures are told apart, and {why}; choose keep=last, "
+            f"or give {WATCHED} pictures or more, of two labels or more"
+        )
 
 
 def _monitor(pictures: Pictures, size: int, seed: int) -> tuple[Tensor, Tensor] | None:
     """Some labelled pictures, in an order that mixes the classes."""
-    if pictures.labels is None or len(pictures.classes()) < 2 or len(pictures) < 60:
+    if _unwatched(pictures):
         return None
     some = pictures.limit(MONITOR, seed)
     some = some.subset(keyed.permutation(len(some), seed, 0x3071).tolist())
@@ -143,6 +161,7 @@ def pretrain(
         log.warning("%s is already finished; nothing to do", out)
         return dict(run.facts["results"])
 
+    _watchable(pictures, plan.loop["keep"])
     resolved = run.facts.get("resolved", {}) if run else {}
     precision = resolved.get("precision") or precision
     belonging = plan.positives(pictures, seed)
@@ -164,6 +183,7 @@ def pretrain(
             f"--resume {out}: {len(store)} pictures can be read now, {resolved['pictures']} could when the run began; "
             "restore them or start a new run"
         )
+    _watchable(store.pictures, plan.loop["keep"])
     batch, order = _batches(belonging, len(store), asked, engine.world, seed)
     if run is None:
         run = Run.create(out, settings, about, overwrite=overwrite) if engine.rank == 0 else Run(out, {}, writes=False)

@@ -288,6 +288,9 @@ class Plan:
         plan.objective(), plan.optimiser(nn.Linear(1, 1))  # they find fault with their settings, if there is any
         if by_views and plan.views.views < 2:
             raise SeeallError("setting 'views' is 1: two views or more of a picture are what is learnt from")
+        if names["positives"] != "sound":  # there a picture and its sound are the pair
+            together = 1 if by_views else max(2, chosen["positives"].get("together", 2))
+            combinations.whole_pairs(names["objective"], plan.views.views, together)
         if names["positives"] == "sound" and plan.views.views > 1:
             raise SeeallError(f"setting 'views' is {plan.views.views}: with --positives sound a picture has one view")
         if names["positives"] == "sound" and chosen["projector"].get("layers") == 0:

@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from seeall.training.optimisers import lars
+from seeall import catalog
+from seeall.backbones.load import build
+from seeall.training.optimisers import adamw, lars, sgd
 from seeall.types import SeeallError
 
 
@@ -70,3 +72,73 @@ def test_a_trust_that_is_none(trust: float) -> None:
 def test_lars_settings_that_make_no_sense(setting: dict[str, Any]) -> None:
     with pytest.raises(SeeallError, match=next(iter(setting))):
         lars(nn.Linear(2, 2), **setting)
+
+
+def decaying(net: nn.Module, optimiser: Any = adamw) -> set[str]:
+    """The names of what decays. Everything is in one group."""
+    made = optimiser(net)
+    groups = {id(p): group["weight_decay"] for group in made.param_groups for p in group["params"]}
+    assert len(groups) == sum(len(group["params"]) for group in made.param_groups) == len(list(net.parameters()))
+    return {name for name, p in net.named_parameters() if groups[id(p)] > 0}
+
+
+def matrices(net: nn.Module) -> set[str]:
+    """By what the modules are: linear layers, convolutions and attention, however few channels they have."""
+    found = set()
+    for name, part in net.named_modules():
+        if isinstance(part, (nn.Linear, nn.modules.conv._ConvNd)):
+            found.add(f"{name}.weight")
+        if isinstance(part, nn.MultiheadAttention):
+            found.add(f"{name}.in_proj_weight")
+    return found
+
+
+@pytest.mark.parametrize("name", [n for n in catalog.BACKBONES if n not in ("resnet101", "vgg16_bn", "vit_b_16")])
+def test_matrices_and_kernels_decay_and_nothing_else(name: str) -> None:
+    """Not ConvNeXt's scales, nor the token and the positions of a vision transformer."""
+    network, _ = build(name, "none")
+    assert decaying(network) == matrices(network)
+    if name.startswith("res"):  # all that is no vector, as ever
+        assert decaying(network) == {name for name, p in network.named_parameters() if p.ndim > 1}
+    others = {name.rpartition(".")[2] for name, p in network.named_parameters() if p.ndim > 1} - {
+        name.rpartition(".")[2] for name in matrices(network)
+    }
+    own = {"convnext_tiny": {"layer_scale"}, "vit_tiny": {"class_token", "pos_embedding"}}
+    assert others == own.get(name, set())
+
+
+@pytest.mark.parametrize(
+    "name", ["timm/vit_tiny_patch16_224", "timm/deit_tiny_distilled_patch16_224", "timm/resnet10t"]
+)
+def test_matrices_and_kernels_of_timm(name: str) -> None:
+    pytest.importorskip("timm", reason="timm is an extra")
+    network, _ = build(name, "none")
+    assert decaying(network) == matrices(network)
+    bare = {name.rpartition(".")[2] for name, p in network.named_parameters() if p.ndim > 1}
+    assert bare - {"weight"} <= {"cls_token", "dist_token", "pos_embed"}
+
+
+@pytest.mark.parametrize("optimiser", [adamw, sgd, lars])
+def test_kernels_of_one_channel_decay(optimiser: Any) -> None:
+    """They are no scales, though they have the shape of some."""
+    parts = {
+        "one in": nn.Conv2d(1, 8, 1), "one out": nn.Conv2d(8, 1, 1), "both": nn.Conv2d(1, 1, 1),
+        "depthwise": nn.Conv2d(8, 8, 1, groups=8), "in time": nn.Conv1d(1, 8, 1), "up": nn.ConvTranspose2d(8, 1, 1),
+        "number": nn.Linear(1, 1), "row": nn.Linear(8, 1), "column": nn.Linear(1, 8),
+        "norm": nn.BatchNorm2d(8), "layers": nn.LayerNorm(8), "slope": nn.PReLU(8),
+        "attention": nn.MultiheadAttention(8, 2),
+    }  # fmt: skip
+    net = nn.ModuleDict(parts)
+    assert decaying(net, optimiser) == matrices(net)
+    assert {f"{name}.weight" for name in list(parts)[:9]} < decaying(net, optimiser)
+
+
+def test_scales_tokens_and_positions_of_ones_own() -> None:
+    class Own(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale, self.token = nn.Parameter(torch.ones(8, 1, 1)), nn.Parameter(torch.ones(1, 1, 8))
+            self.pos_embed, self.mixing = nn.Parameter(torch.ones(1, 4, 8)), nn.Parameter(torch.ones(4, 8))
+            self.temperature = nn.Parameter(torch.ones(()))
+
+    assert decaying(Own()) == {"mixing"}

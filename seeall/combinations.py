@@ -16,11 +16,15 @@ _MINED = ("random", "hard", "semihard", "distance")
 
 
 class Use(NamedTuple):
-    """What an objective is for, and what it goes with; the first of the negatives is what it takes by itself."""
+    """What an objective is for, and what it goes with; the first of the negatives is what it takes by itself.
+
+    pairs: whether it learns from pairs of rows, so that an odd last one of a group has no part
+    """
 
     purpose: str
     positives: tuple[str, ...]
     negatives: tuple[str, ...]
+    pairs: bool = False
 
 
 USES = {
@@ -40,12 +44,15 @@ USES = {
         "the same, with a boundary that is learnt",
         POSITIVES, ("distance", "all", "random", "hard", "semihard", "queue", "neighbours"),
     ),
-    "vicreg": Use("small batches, without negatives", POSITIVES, ()),
-    "barlow_twins": Use("small batches, without negatives; a wide projector", POSITIVES, ()),
-    "simsiam": Use("small batches, without negatives, nothing besides the network", (VIEWS, LABELS, TIME), ()),
-    "byol": Use("small batches, without negatives, with a teacher", (VIEWS, LABELS, TIME), ()),
-    "dino": Use("vision transformers, with a teacher", (VIEWS, LABELS, TIME), ()),
-    "moco": Use("small batches, with a teacher and its memory", (VIEWS, LABELS), ("queue",)),
+    "vicreg": Use("small batches, without negatives", POSITIVES, (), pairs=True),
+    "barlow_twins": Use("small batches, without negatives; a wide projector", POSITIVES, (), pairs=True),
+    "simsiam": Use(
+        "small batches, without negatives, nothing besides the network",
+        (VIEWS, LABELS, TIME), (), pairs=True,
+    ),
+    "byol": Use("small batches, without negatives, with a teacher", (VIEWS, LABELS, TIME), (), pairs=True),
+    "dino": Use("vision transformers, with a teacher", (VIEWS, LABELS, TIME), (), pairs=True),
+    "moco": Use("small batches, with a teacher and its memory", (VIEWS, LABELS), ("queue",), pairs=True),
 }  # fmt: skip
 
 _PAIRS = {
@@ -91,6 +98,22 @@ def check(objective: str, positives: str, negatives: str | None) -> str | None:
             f"choose {', '.join(rest)}"
         )
     return chosen
+
+
+def whole_pairs(objective: str, views: int, together: int) -> None:
+    """That nothing is computed in vain.
+
+    views: of a picture · together: pictures of a group in a batch, 1 where each is a group of its own
+
+    Raises: SeeallError where the rows of a group do not come to pairs, and the objective learns from nothing else.
+    """
+    if objective not in USES or not USES[objective].pairs or views * together % 2 == 0:
+        return
+    name, value = ("views", views) if together == 1 else ("together", together)
+    raise SeeallError(
+        f"setting '{name}' is {value}: --objective {objective} learns from pairs, so the last of {value} would be seen "
+        f"for nothing; choose an even number, such as {value + 1}"
+    )
 
 
 def sensible() -> list[tuple[str, str, str | None]]:

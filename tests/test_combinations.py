@@ -83,6 +83,50 @@ def test_an_objective_of_ones_own_goes_with_everything() -> None:
     assert combinations.check("mine:Loss", "views", None) == "all"
 
 
+PAIRS = ("vicreg", "barlow_twins", "simsiam", "byol", "dino", "moco")
+
+
+@pytest.mark.parametrize("objective", catalog.OBJECTIVES)
+@pytest.mark.parametrize(
+    ("positives", "sets", "rows", "said"),
+    [
+        ("views", ("views=3",), 3, "setting 'views' is 3"),
+        ("views", ("views=4",), 4, ""),
+        ("views", (), 2, ""),
+        ("labels", ("together=3",), 3, "setting 'together' is 3"),
+        ("labels", ("together=5", "views=3"), 15, "setting 'together' is 5"),
+        ("labels", ("together=3", "views=2"), 6, ""),
+        ("labels", ("views=3",), 12, ""),
+        ("labels", (), 4, ""),
+        ("sound", (), 2, ""),
+    ],
+)
+def test_an_odd_last_row_is_refused_where_it_would_have_no_part(
+    objective: str, positives: str, sets: tuple[str, ...], rows: int, said: str
+) -> None:
+    """Rows of one group: an odd last one has a gradient exactly where nothing is refused."""
+    if not goes(objective, positives, None):
+        return
+    names = {"objective": objective, "positives": positives, "negatives": None}
+    options = {**names, "backbone": "plain", "optimiser": "adamw", "lr": None, "set": sets}
+    if not said or objective not in PAIRS:
+        plan = Plan.of(options)
+        torch.manual_seed(0)
+        z, groups = torch.randn(2 * rows, 128, requires_grad=True), torch.arange(2).repeat(rows)
+        made = plan.objective()
+        taught = (torch.randn(2 * rows, 128),) if hasattr(made, "momentum") else ()
+        for _ in range(2):  # MoCo's memory is empty the first time
+            made(z, groups, *taught)["loss"].backward()
+        assert z.grad is not None
+        if objective in PAIRS:  # a miner may pass rows over
+            assert bool((z.grad != 0).any(1).all())
+        return
+    with pytest.raises(SeeallError) as error:
+        Plan.of(options)
+    assert str(error.value).startswith(f"{said}: --objective {objective} learns from pairs, so the last of ")
+    assert f"choose an even number, such as {int(said[-1]) + 1}" in str(error.value) and "\n" not in str(error.value)
+
+
 class World(NamedTuple):
     """Pictures that were read once, and who belongs together among them, by the name of the positives."""
 

@@ -226,6 +226,7 @@ BAD = [
     ("pretrain {folder} --out {out} --positives labels --set together=1", "'together' is 1: choose 2 pictures of a"),
     ("pretrain {folder} --out {out} --positives time --set together=1", "'together' is 1: choose 2 pictures of a"),
     ("pretrain {folder} --out {out} --set together=2", "unknown setting 'together'"),
+    ("pretrain {folder} --out {out} --objective byol --set views=3", "'views' is 3: --objective byol learns from p"),
     ("pretrain {folder} --out {out} --set window=1", "unknown setting 'window'"),
     ("pretrain {folder} --out {out} --objective moco --set negatives.size=9", "unknown setting 'negatives.size'"),
     ("pretrain {folder} --out {out} --objective moco --set size=0", "size must be at least 1, not 0"),

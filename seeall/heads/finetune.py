@@ -164,8 +164,9 @@ def finetune(
     sampler = Sampler(len(examples), batch, seed, engine.rank, engine.world)
     tried = plan.trial(head, told, examples, engine, sampler.steps_per_epoch, run.last.parent)
     feed = Feed(examples, plan.augment, size, sampler, seed, tried)
-    epoch_steps = max(1, sampler.steps_per_epoch // plan.loop["accumulate"])
-    total = steps or epochs * epoch_steps
+    epoch_steps, accumulate = sampler.steps_per_epoch, plan.loop["accumulate"]
+    total = steps or max(1, round(epochs * epoch_steps / accumulate))
+    tenth = max(1, -(-total * accumulate // epoch_steps) // 10)
     log.info(
         "%d pictures to learn from, %d to judge by, %d px, batches of %d, %d steps, on %s",
         len(examples), len(judged), size, batch, total, engine.device,
@@ -184,7 +185,7 @@ def finetune(
             background=not examples.resident or engine.device.type == "cuda",
             compile=compile, resume=resume, end=end, best=plan.kind.best,
             pause_every=tried.every if tried else 0, pause=tried.pause if tried else lambda t: None,
-            evaluate_every=max(1, -(-total // epoch_steps) // 10) * epoch_steps if len(judged) else 0, **plan.loop,
+            evaluate_every=tenth * epoch_steps if len(judged) else 0, **plan.loop,
         )  # fmt: skip
     except Stopped as stop:
         keep()

@@ -4,6 +4,8 @@
 
 q is the predictor and t the row as the teacher sees it. The paper's loss, 2 - 2 cos in both directions, is 4 + 4 L:
 the same minima. The predictor's BatchNorm takes both views as one batch, as the projector before it does.
+
+Departure: the teacher's momentum does not change on the way; in the paper it rises to 1 along a cosine.
 """
 
 from __future__ import annotations

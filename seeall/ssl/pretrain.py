@@ -44,11 +44,29 @@ from seeall.types import SeeallError
 
 MONITOR = 900
 """Labelled pictures that are watched during training; a third of them ask for their neighbours among the rest."""
+WATCHED = 60
+"""Pictures that it takes for that."""
+
+
+def _unwatched(pictures: Pictures) -> str | None:
+    """Why training cannot be watched by these pictures, or None where it can."""
+    if len(pictures.classes()) < 2:
+        return "the pictures have no labels, or all the same"
+    return f"{len(pictures)} pictures are fewer than {WATCHED}" if len(pictures) < WATCHED else None
+
+
+def _watchable(pictures: Pictures, keep: str) -> None:
+    """Raises SeeallError where the best weights are asked for, and nothing would tell which those are."""
+    if keep == "best" and (why := _unwatched(pictures)):
+        raise SeeallError(
+            f"setting 'keep' is best: that goes by how labelled pictures are told apart, and {why}; choose keep=last, "
+            f"or give {WATCHED} pictures or more, of two labels or more"
+        )
 
 
 def _monitor(pictures: Pictures, size: int, seed: int) -> tuple[Tensor, Tensor] | None:
     """Some labelled pictures, in an order that mixes the classes."""
-    if pictures.labels is None or len(pictures.classes()) < 2 or len(pictures) < 60:
+    if _unwatched(pictures):
         return None
     some = pictures.limit(MONITOR, seed)
     some = some.subset(keyed.permutation(len(some), seed, 0x3071).tolist())
@@ -143,6 +161,7 @@ def pretrain(
         log.warning("%s is already finished; nothing to do", out)
         return dict(run.facts["results"])
 
+    _watchable(pictures, plan.loop["keep"])
     resolved = run.facts.get("resolved", {}) if run else {}
     precision = resolved.get("precision") or precision
     belonging = plan.positives(pictures, seed)
@@ -164,6 +183,7 @@ def pretrain(
             f"--resume {out}: {len(store)} pictures can be read now, {resolved['pictures']} could when the run began; "
             "restore them or start a new run"
         )
+    _watchable(store.pictures, plan.loop["keep"])
     batch, order = _batches(belonging, len(store), asked, engine.world, seed)
     if run is None:
         run = Run.create(out, settings, about, overwrite=overwrite) if engine.rank == 0 else Run(out, {}, writes=False)
@@ -185,9 +205,9 @@ def pretrain(
         )  # fmt: skip
         sampler = dataclasses.replace(sampler, order=composed)
     feed = Feed(store, plan.views, sampler, task, size, seed, engine.device, belonging)
-    epoch_steps = max(1, sampler.steps_per_epoch // plan.loop["accumulate"])
-    total = steps or epochs * epoch_steps
-    if composed and total * plan.loop["accumulate"] <= composed.every:
+    epoch_steps, accumulate = sampler.steps_per_epoch, plan.loop["accumulate"]
+    total = steps or max(1, round(epochs * epoch_steps / accumulate))
+    if composed and total * accumulate <= composed.every:
         log.warning(
             "neighbours are first looked for after epoch %d, so never in this run; choose a smaller --set every=…",
             composed.how.every,
@@ -268,6 +288,9 @@ class Plan:
         plan.objective(), plan.optimiser(nn.Linear(1, 1))  # they find fault with their settings, if there is any
         if by_views and plan.views.views < 2:
             raise SeeallError("setting 'views' is 1: two views or more of a picture are what is learnt from")
+        if names["positives"] != "sound":  # there a picture and its sound are the pair
+            together = 1 if by_views else max(2, chosen["positives"].get("together", 2))
+            combinations.whole_pairs(names["objective"], plan.views.views, together)
         if names["positives"] == "sound" and plan.views.views > 1:
             raise SeeallError(f"setting 'views' is {plan.views.views}: with --positives sound a picture has one view")
         if names["positives"] == "sound" and chosen["projector"].get("layers") == 0:

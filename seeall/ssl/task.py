@@ -11,12 +11,14 @@ from torch import Tensor, nn
 
 from seeall.backbones.contract import Backbone
 from seeall.metrics.knn import knn_accuracy
-from seeall.training.distributed import gather
+from seeall.training.distributed import gather, hold
 from seeall.training.embed import Normalise, features
 from seeall.types import Batch
 
 COLLAPSED = 0.1
 """The spread below which embeddings are called all alike."""
+DROPPING = frozenset({"StochasticDepth", "DropPath", "DropBlock2d", "PatchDropout"})
+"""Classes of torchvision and timm, which is an extra, that leave paths, blocks or patches out by chance."""
 LINE = (0.4, 2.0)
 """The spread and the dimensions below which, together, they are called the same."""
 
@@ -26,7 +28,8 @@ class Pretraining(nn.Module):
 
     An objective with an attribute `momentum` is taught: a copy of backbone and projector, which keeps that share of its
     weights at each micro-batch and takes the rest from those that learn, sees the same views, and what it says is the
-    objective's third argument.
+    objective's third argument. Its BatchNorm is over the batch, as the learner's is; but dropout and stochastic depth,
+    which would be noise in what is to be matched, let everything through in it.
 
     ears: sound (B, samples) → z (B, D), or None
     monitor: pixels (n, 3, S, S) uint8 and targets (n,) of some labelled pictures to watch, or None
@@ -47,6 +50,9 @@ class Pretraining(nn.Module):
         self.momentum: float | None = getattr(objective, "momentum", None)
         if self.momentum is not None:
             self.teacher = nn.Sequential(copy.deepcopy(backbone), copy.deepcopy(head)).requires_grad_(False)
+            for part in self.teacher.modules():
+                if _drops(part):
+                    hold(part)
         self.monitor: tuple[Tensor, Tensor] | None = None
         self.monitored: Tensor | None = None
 
@@ -92,6 +98,11 @@ class Pretraining(nn.Module):
         """(n, 3, S, S) uint8 → features (n, D) float32 on the CPU."""
         device = next(self.parameters()).device
         return torch.cat([features(self.backbone, self.normalise, part, device) for part in torch.split(pixels, 256)])
+
+
+def _drops(part: nn.Module) -> bool:
+    """Whether it leaves something out by chance in training: torch's dropout, or torchvision's or timm's, by name."""
+    return isinstance(part, nn.modules.dropout._DropoutNd) or type(part).__name__ in DROPPING
 
 
 def spread(z: Tensor) -> Tensor:

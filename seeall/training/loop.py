@@ -125,11 +125,17 @@ class _Training:
             raise SeeallError(f"{self.run.last}: does not fit the network it should resume: {why}") from None
         log.info("resuming at step %d", self.step)
 
-    def learn(self, batches: Iterable[Any], accumulate: int) -> dict[str, Tensor]:
-        """One optimiser step over `accumulate` micro-batches; what they told, the mean of it."""
+    def learn(self, batches: Iterable[Any], accumulate: int, *key: int) -> dict[str, Tensor]:
+        """One optimiser step over `accumulate` micro-batches; what they told, the mean of it.
+
+        key: of the step's random numbers; every micro-batch has its own of them, and so has every process
+        """
+        torch.manual_seed(keyed.seed(*key, self.engine.rank))
         self._wrapped.zero_grad(set_to_none=True)
         told: dict[str, Tensor] = {}
         for part, batch in enumerate(batches):
+            if part:  # the task may have left the generator where all processes have it
+                torch.manual_seed(keyed.seed(*key, self.engine.rank, part))
             several = part + 1 < accumulate and self.engine.world > 1
             with self.engine.fabric.no_backward_sync(self._model, enabled=several):
                 with self.engine.fabric.autocast():
@@ -233,13 +239,14 @@ def fit(
     fetch: micro-batch number → what `task.training_step` takes. Step t is made of micro-batches
         t·accumulate … t·accumulate + accumulate - 1
     optimiser: module → optimiser; its learning rate is scaled by the schedule
+    epoch_steps: micro-batches of an epoch, which is over in the step that takes its last one
     samples: pictures a micro-batch, of all processes, for the rate that is shown
     background: fetch ahead in a thread, for data that has to be read
     warmup: share of the steps over which the learning rate rises · clip: largest norm of the gradient
     ema: decay of the average of the weights, which is what is evaluated and left at the end
     keep: which weights are left in `task`: those of the last step, or of the one where `best` was best
-    evaluate_every: steps between evaluations, 0 for none · best: the metric whose highest value is kept, the lowest
-    after a "-"
+    evaluate_every: micro-batches between evaluations, 0 for none, each after the step that takes the last of them
+    best: the metric whose highest value is kept, the lowest after a "-"
     checkpoint_seconds: at most so long between checkpoints
     pause: called, before it is fetched, with the first micro-batch and every `pause_every`-th one; nothing is fetched
         ahead of it, so it may change what is fetched. The step before it is always saved
@@ -264,26 +271,27 @@ def fit(
             begin(journal)
         pace.begin()
         for t in range(start, steps):
-            torch.manual_seed(keyed.seed(seed, _DROPOUT, t, engine.rank))
             lr = training.set_rate(cosine(t, steps, max(1, int(warmup * steps))))
             try:
-                told = training.learn(pace.timed(itertools.islice(source, accumulate)), accumulate)
+                some = pace.timed(itertools.islice(source, accumulate))
+                told = training.learn(some, accumulate, seed, _DROPOUT, t)
             except torch.OutOfMemoryError as fault:
                 raise SeeallError(_too_large(fault, samples, accumulate)) from None
             if training.average:
                 training.average.update(task, t)
 
             done = t + 1
-            over = done % epoch_steps == 0 or done == steps
-            paused = pause_every and done * accumulate // pause_every > t * accumulate // pause_every
-            due = done == steps or paused or time.monotonic() - training.saved >= checkpoint_seconds
-            judge = run.writes and evaluate_every > 0 and (done % evaluate_every == 0 or done == steps)
+            full = _ends(t, accumulate, epoch_steps)
+            over = full or done == steps
+            due = _ends(t, accumulate, pause_every) or time.monotonic() - training.saved >= checkpoint_seconds
+            due = due or done == steps
+            judge = run.writes and evaluate_every > 0 and (_ends(t, accumulate, evaluate_every) or done == steps)
             watch.take(t, told, signals.number > 0)
             if over or due or judge:  # what is saved must be known to be sound
                 watch.settle()
             stop, sound = watch.agreed(watch.stop, t), watch.bad is None
             if watch.agreed(watch.bad, t) or (sound and (due or judge or stop) and not training.sound()):
-                raise SeeallError(_not_finite(t if sound else watch.bad or 0, epoch_steps, lr, run))
+                raise SeeallError(_not_finite(t if sound else watch.bad or 0, accumulate, epoch_steps, lr, run))
             rate, share = pace.step()
             shown = "" if math.isnan(watch.loss) else f"loss {watch.loss:.3f}  "
             progress.update(1, f"{shown}{rate:,.0f} pictures/s  waiting for data {share:.0%}")
@@ -296,7 +304,7 @@ def fit(
                 journal.scalars(done, {**means, "lr": lr, "pictures_per_second": rate, "data_wait": share})
                 if (words := notice(means)) and not warned:
                     warned = True
-                    log.warning("epoch %d: %s", -(-done // epoch_steps), words)
+                    log.warning("epoch %d: %s", done * accumulate // epoch_steps + (not full), words)
             if judge:
                 journal.scalars(done, training.evaluate(done, best))
                 judged(journal, done)
@@ -309,7 +317,7 @@ def fit(
                     training.average.swap(task)
                 raise Stopped(done, signals.number or signal.SIGTERM)
         if watch.bad is not None:
-            raise SeeallError(_not_finite(watch.bad, epoch_steps, lr, run))
+            raise SeeallError(_not_finite(watch.bad, accumulate, epoch_steps, lr, run))
         if keep == "best" and run.writes and run.best.exists():
             training.recall()
         if training.average:
@@ -333,6 +341,11 @@ def _source(
         first = until
 
 
+def _ends(t: int, accumulate: int, every: int) -> bool:
+    """Whether step t takes the last of `every` micro-batches, counted from the first of all; never where that is 0."""
+    return every > 0 and (t + 1) * accumulate // every > t * accumulate // every
+
+
 def _too_large(fault: Exception, samples: int, accumulate: int) -> str:
     return (
         f"{samples} pictures at once are too many for this GPU's memory; try a smaller --batch-size, and to keep what "
@@ -340,9 +353,10 @@ def _too_large(fault: Exception, samples: int, accumulate: int) -> str:
     )
 
 
-def _not_finite(t: int, epoch_steps: int, lr: float, run: Run) -> str:
+def _not_finite(t: int, accumulate: int, epoch_steps: int, lr: float, run: Run) -> str:
+    epoch = t * accumulate // epoch_steps + 1
     kept = f"the last good checkpoint is {run.last}" if run.last.exists() else "no checkpoint was written yet"
     return (
-        f"the loss is no longer a finite number at step {t + 1} (epoch {t // epoch_steps + 1}, rate {lr:.2g}); "
+        f"the loss is no longer a finite number at step {t + 1} (epoch {epoch}, rate {lr:.2g}); "
         f"{kept}; try a lower --lr, --set clip=1, or --precision 32"
     )

@@ -1,4 +1,4 @@
-"""Optimisers by name, and the learning-rate schedule. Every one leaves biases and norms without decay."""
+"""Optimisers by name, and the learning-rate schedule. Every one lets matrices and kernels decay, and nothing else."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from torch import nn
 from seeall.types import SeeallError
 
 Groups = list[dict[str, Any]]
+_NEXT_TO_NONE = 1e-30
+_POSITIONS = ("pos_embedding", "pos_embed")
+"""How the names of position embeddings end, in torchvision and in timm."""
 
 
 def parameter_groups(module: nn.Module, lr: float, weight_decay: float) -> Groups:
-    """Parameters that decay (matrices, kernels) and those that do not (biases, norms).
+    """Parameters that decay (matrices, kernels) and those that do not (biases, norms, scales, tokens, positions).
 
     A module's attribute `own_rates`, parameter name → rate, takes parameters of its own out, each with its rate and
     without decay. An attribute `rate_factors` of the whole module, parameter name → factor, scales the rate of some.
@@ -33,17 +36,31 @@ def parameter_groups(module: nn.Module, lr: float, weight_decay: float) -> Group
     apart = {id(group["params"][0]) for group in own}
     factors: dict[str, float] = getattr(module, "rate_factors", {})
     trained = [
-        (factors.get(name, 1.0), p) for name, p in module.named_parameters() if p.requires_grad and id(p) not in apart
+        (factors.get(name, 1.0), _decays(name, p), p)
+        for name, p in module.named_parameters()
+        if p.requires_grad and id(p) not in apart
     ]
     groups: Groups = []
-    for factor in sorted({1.0, *(factor for factor, _ in trained)}, reverse=True):
-        here = [p for own_factor, p in trained if own_factor == factor]
+    for factor in sorted({1.0, *(factor for factor, *_ in trained)}, reverse=True):
+        here = [(decays, p) for own_factor, decays, p in trained if own_factor == factor]
         rate = {} if factor == 1.0 else {"lr": lr * factor}
         groups += [
-            {"params": [p for p in here if p.ndim > 1], "weight_decay": weight_decay, **rate},
-            {"params": [p for p in here if p.ndim <= 1], "weight_decay": 0.0, **rate},
+            {"params": [p for decays, p in here if decays], "weight_decay": weight_decay, **rate},
+            {"params": [p for decays, p in here if not decays], "weight_decay": 0.0, **rate},
         ]
     return [*groups, *own]
+
+
+def _decays(name: str, parameter: nn.Parameter) -> bool:
+    """Whether it is a matrix or a kernel, which torch calls a weight, however few channels it has.
+
+    No scale of (C, 1, 1), as ConvNeXt's, no token of (1, 1, D) and no position embedding is one: vision transformers
+    are trained without decay of these (Touvron et al. 2021, arXiv:2012.12877, in the authors' code).
+    """
+    own = name.rpartition(".")[2]
+    if parameter.ndim <= 1 or own.endswith(_POSITIONS):
+        return False
+    return "weight" in own or parameter.squeeze().ndim > 1
 
 
 def _shares(**settings: float) -> None:
@@ -93,13 +110,20 @@ def lars(
     momentum: float = 0.9,
     trust: float = 1e-3,
 ) -> torch.optim.Optimizer:
-    """LARS (You et al. 2017), lightly's: for batches of thousands."""
+    """LARS (You et al. 2017), lightly's: for batches of thousands. Biases and norms go by the rate itself.
+
+    trust: the share of its own length that a matrix moves by at a rate of 1
+
+    Raises: SeeallError where trust is not above 0, or as `parameter_groups`.
+    """
     _shares(momentum=momentum)
+    if not 0 < trust < math.inf:
+        raise SeeallError(f"setting 'trust' is {trust}: choose a number above 0; 0.001 is usual")
     from lightly.utils.lars import LARS
 
-    optimiser: torch.optim.Optimizer = LARS(
-        parameter_groups(module, lr, weight_decay), lr=lr, momentum=momentum, trust_coefficient=trust
-    )
+    # what does not decay at all is plain SGD to lightly's, so without decay matrices get one that changes no number
+    groups = parameter_groups(module, lr, weight_decay or _NEXT_TO_NONE)
+    optimiser: torch.optim.Optimizer = LARS(groups, lr=lr, momentum=momentum, trust_coefficient=trust)
     return optimiser
 
 

@@ -23,11 +23,11 @@ def training(
     """Settings of the loop itself; see `training.loop.fit`."""
     if accumulate < 1:
         raise SeeallError(f"setting 'accumulate' is {accumulate}: choose at least 1")
-    if checkpoint_seconds < 0:
+    if not checkpoint_seconds >= 0:
         raise SeeallError(f"setting 'checkpoint_seconds' is {checkpoint_seconds}: choose 0 or more")
     if not 0 <= warmup < 1:
         raise SeeallError(f"setting 'warmup' is {warmup}: choose a share of the steps, from 0 and below 1")
-    if clip is not None and clip <= 0:
+    if clip is not None and not clip > 0:
         raise SeeallError(f"setting 'clip' is {clip}: choose a largest norm above 0, or none")
     if ema is not None and not 0 < ema < 1:
         raise SeeallError(f"setting 'ema' is {ema}: choose a decay between 0 and 1, such as 0.99")

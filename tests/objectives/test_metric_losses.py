@@ -111,10 +111,11 @@ class Loop:
 
 
 def triplet_loop(loop: Loop, chosen: Numbers | None, margin: float, soft: bool) -> Tensor:
+    """FaceNet's hinge is of squared distances; the soft margin of Hermans et al. is of distances."""
     terms = []
     for a, p, n in loop.triplets() if chosen is None else chosen:
-        v = loop.d2[a, p] - loop.d2[a, n]
-        terms.append(torch.log(1 + torch.exp(v)) if soft else v + margin)
+        hinge = loop.d2[a, p] - loop.d2[a, n] + margin
+        terms.append(torch.log(1 + torch.exp(loop.d[a, p] - loop.d[a, n])) if soft else hinge)
     return loop.mean(terms)
 
 
@@ -190,7 +191,7 @@ def test_losses_follow_the_papers_and_pytorch_metric_learning(name: str, pattern
         got = value_and_gradient(lambda x, o=objective: o(x, labels)["loss"], z)
         picked = chosen()
         close(got, loop.gradient(triplet_loop(loop, listed(picked), 0.3, soft)))
-        theirs = losses.TripletMarginLoss(0.0 if soft else 0.3, smooth_loss=soft, distance=lp(2))
+        theirs = losses.TripletMarginLoss(0.0 if soft else 0.3, smooth_loss=soft, distance=lp(1 if soft else 2))
         close(got, value_and_gradient(lambda x, t=theirs, c=picked: t(x, labels, c), z))
 
     got = value_and_gradient(lambda x: Contrastive(negatives, margin=0.9)(x, labels)["loss"], z)
@@ -237,7 +238,7 @@ def test_larger_batches_equal_pytorch_metric_learning(name: str, dtype: torch.dt
     objectives = [Triplet(negatives), Triplet(negatives, soft=True), Contrastive(negatives, margin=1.2)]
     peers = [
         losses.TripletMarginLoss(0.2, distance=lp(2)),
-        losses.TripletMarginLoss(0.0, distance=lp(2), smooth_loss=True),
+        losses.TripletMarginLoss(0.0, distance=lp(1), smooth_loss=True),
         SquaredContrastive(neg_margin=1.2, distance=lp(1)),
         losses.MarginLoss(margin=0.2, nu=0.3, beta=1.2, learn_beta=True).double(),
     ]
@@ -257,6 +258,21 @@ def test_gradients_equal_differences(objective: torch.nn.Module) -> None:
     labels = torch.tensor([0, 0, 1, 1, 1, 2])
     z = randn(6, 4, seed=2).requires_grad_()
     assert torch.autograd.gradcheck(lambda x: objective(x, labels)["loss"], z)
+
+
+@pytest.mark.parametrize("negatives", [All(), Hard()])
+def test_the_soft_form_parts_rows_however_near_they_are(negatives: Any) -> None:
+    """The slope of a distance does not shrink with it: here it is the same from 0.1 down to 0.0001, where that of
+    FaceNet's hinge, of squared ones, falls a thousandfold."""
+    labels, one = torch.tensor([0, 0, 1, 1]), randn(1, 16)
+    slopes = {}
+    for soft in (True, False):
+        for apart in (1e-1, 1e-4):
+            z = one + apart * randn(4, 16, seed=1)
+            objective = Triplet(negatives, soft=soft)
+            slopes[soft, apart] = float(value_and_gradient(lambda x, o=objective: o(x, labels)["loss"], z)[1].norm())
+    assert slopes[True, 1e-4] == pytest.approx(slopes[True, 1e-1], rel=0.1) and slopes[True, 1e-4] > 0.01
+    assert slopes[False, 1e-4] < 2e-3 * slopes[False, 1e-1]
 
 
 def test_what_is_logged() -> None:

@@ -263,6 +263,17 @@ def test_distance_follows_the_paper() -> None:
     assert chisquare(drawn[: len(distance)].numpy(), expected.numpy()).pvalue > 0.001
 
 
+@pytest.mark.parametrize("dim", [2, 3, 4, 8, 128, 2048])
+def test_distance_is_capped_at_both_ends(dim: int) -> None:
+    """The paper's min(λ, 1/q) up to opposite points, where 1/q grows without bounds again."""
+    distance = [0.0, 0.3, 0.5, 0.8, 1.2, 1.41, 1.7, 1.95, 1.99]
+    weights = DistanceWeighted(farthest=2.0).weights(by_hand([*distance, 2.0], dim, 1))[0]
+    got = [float(w) for k, w in enumerate(weights) if k not in (0, 3)]
+    want = odds_by_the_paper(distance, dim, 0.5)
+    assert got[:-1] == pytest.approx(want, rel=1e-3 if dim > 100 else 1e-5, abs=1e-30)
+    assert got[-1] == 0  # not below `farthest`
+
+
 @pytest.mark.parametrize("dim", [2, 3, 8, 128])
 def test_distance_equals_pytorch_metric_learning(dim: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Their table of odds, caught on its way to their draw; where theirs has a row of nothing, see the next test."""

@@ -5,8 +5,9 @@ Points spread evenly over the unit sphere in D dimensions are mostly √2 apart:
 
     q(d) ~ d^(D-2) (1 - d²/4)^((D-3)/2)
 
-and a negative at distance d is drawn with odds 1/q(max(d, cutoff)), which is the paper's min(λ, 1/q(d)) up to √2.
-Weights are found as logarithms, less the largest of their row, so none of them is infinite and they are never all 0.
+and a negative at distance d is drawn with odds min(λ, 1/q(d)), where λ = 1/q(cutoff). So what is nearer than the cutoff
+is no likelier than it is, and neither is what lies beyond √2, where the density falls again. Weights are found as
+logarithms, less the largest of their row, so none of them is infinite and they are never all 0.
 As in the authors' code, negatives beyond `farthest` are left out, as they cost nothing; an anchor that has no others
 draws evenly from all.
 """
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 class DistanceWeighted:
     """One negative for every positive pair.
 
-    cutoff: nearer negatives are as likely as one at this distance; the nearest are the noisiest
+    cutoff: no negative is likelier than one at this distance; the nearest are the noisiest
     farthest: negatives beyond are not drawn; 1.4 is nearly √2, where most of a sphere lies
 
     Raises: SeeallError where not 0 < cutoff < farthest <= 2.
@@ -50,9 +51,15 @@ class DistanceWeighted:
     def weights(self, found: Candidates) -> Tensor:
         """(N, M), the odds of each negative, the largest of a row being 1; 0 for what is no negative."""
         d = found.distance.clamp(min=self.cutoff)
-        inverse = (2 - found.dim) * d.log() - (found.dim - 3) / 2 * (1 - d.square() / 4).clamp(min=1e-8).log()
+        inverse = _inverse(d, found.dim)
+        inverse = inverse.minimum(_inverse(d.new_full((), self.cutoff), found.dim))
         near = found.negative & (found.distance < self.farthest)
         near = torch.where(near.any(1, keepdim=True), near, found.negative)
         inverse = torch.where(found.negative & near & (found.distance >= self.farthest), 0, inverse)
         inverse = inverse.masked_fill(~near, -math.inf)
         return (inverse - inverse.amax(1, keepdim=True).clamp(min=-1e30)).exp()
+
+
+def _inverse(d: Tensor, dim: int) -> Tensor:
+    """log(1/q(d)), but for a constant."""
+    return (2 - dim) * d.log() - (dim - 3) / 2 * (1 - d.square() / 4).clamp(min=1e-8).log()

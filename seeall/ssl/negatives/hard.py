@@ -2,7 +2,7 @@
 
 "Batch hard" (Hermans, Beyer and Leibe 2017, "In Defense of the Triplet Loss for Person Re-Identification",
 arXiv:1703.07737, eq. 5). At the start of training it may draw all rows together, where the loss of a triplet equals
-the margin and no longer moves: `semihard` and the soft margin are less prone to it.
+the margin and no longer moves: `semihard` and the soft margin, of distances that are not squared, are less prone to it.
 """
 
 from __future__ import annotations

@@ -104,6 +104,9 @@ def _packed(outline: dict[str, Any], where: str) -> dict[str, Any]:
         height, width = (int(n) for n in outline["size"])
         counts = outline["counts"]
         if isinstance(counts, list):
+            wrong = [n for n in counts if isinstance(n, bool) or not isinstance(n, int) or not 0 <= n <= height * width]
+            if wrong:
+                raise ValueError(f"{repr(wrong[0])[:40]} among its counts, want whole numbers of 0 to {height * width}")
             counts = coco.frPyObjects(outline, height, width)["counts"]
         counts = counts.encode("ascii") if isinstance(counts, str) else counts
         if (there := _length(counts)) != height * width:

@@ -312,6 +312,10 @@ def test_another_size_and_a_missing_picture(tmp_path: Path, three: list[Any]) ->
         (lambda h: h["annotations"][0].__setitem__("id", 0.5), "annotation whose 'id' is 0.5, want a whole number"),
         (lambda h: h["images"][0].__setitem__("id", True), "image whose 'id' is True, want a whole number; mend it"),
         (lambda h: h["categories"][0].__setitem__("id", float("nan")), "category whose 'id' is nan, want a whole"),
+        (
+            lambda h: [a.__setitem__("image_id", f"{a['image_id']}") for a in h["annotations"]],
+            r"all\.json: none of its 3 annotations is of .* such as '10', but pictures with ids such as 10; mend the ids",
+        ),
         (lambda h: h["images"].append(h["images"][0]), "an image id is there twice"),
         (lambda h: h["images"].append({**h["images"][0], "id": 99}), r"a\.png is listed twice"),
         (lambda h: h["images"][0].pop("file_name"), "an image without 'file_name'"),

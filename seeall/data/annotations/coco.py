@@ -29,8 +29,9 @@ _SAMPLE = 50
 def find(root: Path, sources: Sequence[Source], names: Sequence[str] | None) -> Found:
     """What JSON files say. Classes are in the order of their ids, those of later files behind, or `names`.
 
-    Raises: SeeallError for what is no COCO JSON, an unknown category id, a coordinate that is no number, a picture
-        that is there twice, and pictures that are not found.
+    Raises: SeeallError for what is no COCO JSON, an unknown category id, annotations
+        none of which is of a picture, a coordinate that is no number, a picture that is there twice, and pictures that
+        are not found.
     """
     seen: dict[str, int] = {}
     repairs = []
@@ -61,6 +62,7 @@ def _add(found: Found, source: Source) -> None:
     if len(images) < len(held["images"]):
         raise SeeallError(f"{path}: an image id is there twice; number the images anew")
     things: dict[Any, list[Thing]] = {id: [] for id in images}
+    strays = []
     for k, one in enumerate(held["annotations"]):
         number = k if one.get("id") is None else _id(one, "id", path, "annotation")
         where = f"{path}: annotation {number}"
@@ -69,8 +71,14 @@ def _add(found: Found, source: Source) -> None:
             raise SeeallError(f"{where}: category id {category!r} is not among the categories; add it or mend it")
         if image not in images:
             found.repairs.append((path.name, f"annotation of no picture left out: image id {image!r}"))
+            strays.append(image)
         elif (kind := kinds[category]) is not None:
             things[image].append(_thing(one, kind, where, images[image]))
+    if images and strays and len(strays) == len(held["annotations"]):
+        raise SeeallError(
+            f"{path}: none of its {len(strays)} annotations is of a picture that it lists: image ids such as "
+            f"{strays[0]!r}, but pictures with ids such as {next(iter(images))!r}; mend the ids"
+        )
     folder = _folder(path, [str(_get(image, "file_name", path, "image")) for image in images.values()])
     for id, image in images.items():
         file = folder / str(image["file_name"])

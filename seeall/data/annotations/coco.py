@@ -29,17 +29,19 @@ _SAMPLE = 50
 def find(root: Path, sources: Sequence[Source], names: Sequence[str] | None) -> Found:
     """What JSON files say. Classes are in the order of their ids, those of later files behind, or `names`.
 
-    Raises: SeeallError for what is no COCO JSON, an unknown category id, annotations
-        none of which is of a picture, a coordinate that is no number, a picture that is there twice, and pictures that
-        are not found.
+    Raises: SeeallError for what is no COCO JSON, an unknown category id, a category id with two names, annotations of
+        other pictures alone, a coordinate that is no number, a picture that is there twice, and pictures that are not
+        found.
     """
     seen: dict[str, int] = {}
-    repairs = []
+    repairs: list[files.Repair] = []
     for path, _, held in sources:
         told = _categories(path, held)
         ids, counts = sorted(told), Counter(_id(a, "category_id", path, "annotation") for a in held["annotations"])
         if ids and ids != list(range(ids[0], ids[0] + len(ids))):
             repairs.append((path.name, f"category ids with holes: {ids[0]} to {ids[-1]}, numbered anew from 0"))
+        again = Counter(_id(one, "id", path, "category") for one in held["categories"]) - Counter(ids)
+        repairs += [(path.name, f"category listed more than once, taken once: id {id}, {told[id]}") for id in again]
         for id in ids:
             seen[told[id]] = seen.get(told[id], 0) + counts.get(id, 0)
     classes, unwanted = files.chosen(seen, names, str(root))
@@ -92,13 +94,17 @@ def _add(found: Found, source: Source) -> None:
 
 
 def _categories(path: Path, held: Any) -> dict[Any, str]:
-    """Id → name."""
+    """Id → name. Raises SeeallError for an id with two names."""
     for part in ("images", "annotations", "categories"):
         if not isinstance(held, dict) or not isinstance(held.get(part), list):
             raise SeeallError(f"{path}: COCO JSON without a list {part!r}; add it")
         if any(not isinstance(one, dict) for one in held[part]):
             raise SeeallError(f"{path}: {part!r} holds something that is no object; take it out")
-    told = {_id(one, "id", path, "category"): str(_get(one, "name", path, "category")) for one in held["categories"]}
+    told: dict[Any, str] = {}
+    for one in held["categories"]:
+        id, name = _id(one, "id", path, "category"), str(_get(one, "name", path, "category"))
+        if told.setdefault(id, name) != name:
+            raise SeeallError(f"{path}: category id {id} is both {told[id]} and {name}; number the categories anew")
     if any(not isinstance(id, int) for id in told):
         raise SeeallError(f"{path}: a category id that is no whole number; number the categories")
     return told

@@ -132,8 +132,12 @@ def test_run_lengths(seed: int) -> None:
     [
         ([3], "counts of 3 px for 768 px"),
         ([767, 2], "exceed"),
-        ([-1, 769], ""),
-        (["a"], ""),
+        ([-1, 769], "-1 among its counts, want whole numbers of 0 to 768"),
+        ([3, -5, 770], "-5 among its counts, want whole numbers of 0 to 768"),
+        ([2**40], "1099511627776 among its counts, want whole numbers of 0 to 768"),
+        ([767.5, 0.5], "767.5 among its counts, want whole numbers of 0 to 768"),
+        ([[768]], r"\[768\] among its counts, want whole numbers of 0 to 768"),
+        (["a"], "'a' among its counts, want whole numbers of 0 to 768"),
         ([], "no run lengths"),
         ("", "no run lengths"),
         ("h0", "counts of 24 px for 768 px"),
@@ -236,6 +240,15 @@ def test_ids_written_with_a_point(tmp_path: Path, three: list[Any], same: Callab
         find_annotated(str(file), "instance")
 
 
+def test_a_category_listed_twice(tmp_path: Path, three: list[Any], same: Callable[[Any], None]) -> None:
+    file = write(tmp_path, three, lambda held: held["categories"].append({"id": 7, "name": "dog"}))
+    annotated = find_annotated(str(file), "instance")
+    same(annotated)
+    assert [what for _, what in annotated.repairs if "numbered anew" not in what] == [
+        "category listed more than once, taken once: id 7, dog"
+    ]
+
+
 @pytest.mark.parametrize("task", ["detection", "instance"])
 def test_a_broken_file_beside(tmp_path: Path, three: list[Any], same: Callable[[Any], None], task: str) -> None:
     write(tmp_path, three)
@@ -308,9 +321,17 @@ def test_another_size_and_a_missing_picture(tmp_path: Path, three: list[Any]) ->
         (lambda h: h["annotations"][0].__setitem__("id", 0.5), "annotation whose 'id' is 0.5, want a whole number"),
         (lambda h: h["images"][0].__setitem__("id", True), "image whose 'id' is True, want a whole number; mend it"),
         (lambda h: h["categories"][0].__setitem__("id", float("nan")), "category whose 'id' is nan, want a whole"),
+        (
+            lambda h: [a.__setitem__("image_id", f"{a['image_id']}") for a in h["annotations"]],
+            r"all\.json: none of its 3 annotations is of .* such as '10', but pictures with ids such as 10; mend",
+        ),
         (lambda h: h["images"].append(h["images"][0]), "an image id is there twice"),
         (lambda h: h["images"].append({**h["images"][0], "id": 99}), r"a\.png is listed twice"),
         (lambda h: h["images"][0].pop("file_name"), "an image without 'file_name'"),
+        (
+            lambda h: h["categories"].append({"id": 3.0, "name": "cow"}),
+            r"all\.json: category id 3 is both cat and cow; number the categories anew",
+        ),
         (lambda h: h["categories"][0].pop("name"), "a category without 'name'"),
         (lambda h: h.pop("categories"), "COCO JSON without a list 'categories'"),
         (lambda h: h["annotations"].clear(), "3 pictures, but nothing is annotated in any"),

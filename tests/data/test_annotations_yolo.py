@@ -75,6 +75,14 @@ def test_splits(tmp_path: Path, three: list[Any], way: str) -> None:
         "path: x\nnames:\n  0: cat\n  1: dog # a dog\n\ntrain: images",
         "names: {0: cat, 1: dog}",
         "names: [cat,\n  dog]\nnc: 2",
+        "names:\n  [\n  cat,\n  dog,\n  ]\n",
+        "names: &n [cat, dog]\nnc: 2\nagain: *n",
+        "names:\n  '0': cat\n  '1': dog",
+        "names:\n  1: dog\n  0: cat",
+        '"names": [cat, dog]',
+        '{"path": "x", "names": ["cat", "dog"]}',
+        "---\nnames: !!seq [!!str cat, dog]\n...\n",
+        "names: [cat, dog]\r\n",
     ],
 )
 def test_names_in_yaml(tmp_path: Path, text: str) -> None:
@@ -91,11 +99,61 @@ def test_names_in_yaml(tmp_path: Path, text: str) -> None:
         ("names: ['driver''s seat', \"cat's, dog's\"]", ["driver's seat", "cat's, dog's"]),
         ("names:\n- driver's seat\n- drivers'\n", ["driver's seat", "drivers'"]),
         ("names: [cat, dog,]", ["cat", "dog"]),
+        ('names: ["c#", "d # e"]', ["c#", "d # e"]),
+        ('names: ["caf\\u00e9", "a \\"b\\""]', ["caf\u00e9", 'a "b"']),
+        (
+            "names: [no, yes, 1, 2024-01-01, null, 0x10, 1.50, ~]",
+            ["no", "yes", "1", "2024-01-01", "null", "0x10", "1.50", "~"],
+        ),
+        ("names: {0: on, 1: Off}", ["on", "Off"]),
+        ("names:\n- big\n  cat\n- dog", ["big cat", "dog"]),
+        ("other:\n  names: [cow]\nnames: [cat]", ["cat"]),
+        ("other:\n  names: [cow]", None),
+        ("names:\nnc: 0", None),
+        ("names: []", None),
+        ("- names", None),
+        ("", None),
     ],
 )
-def test_quotes_in_yaml(tmp_path: Path, text: str, names: list[str]) -> None:
+def test_names_as_written_in_yaml(tmp_path: Path, text: str, names: list[str] | None) -> None:
     (tmp_path / "data.yaml").write_text(text)
     assert yaml_names(tmp_path / "data.yaml") == names
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("nc: 2\nnames: [cat", r"data\.yaml, line 2: broken YAML: expected ',' or ']', .*; mend it"),
+        ("names: [cat, dog", r"data\.yaml, line 1: broken YAML: "),
+        ("names:\n\t- cat\n\t- dog", r"line 2: broken YAML: .*'\\t'"),
+        ("names: [a\x00b]", r"data\.yaml: broken YAML: .*; mend it"),
+        ("names: " + "[" * 9999, r"data\.yaml: broken YAML: .*recursion.*; mend it"),
+        ("names: [cat]\n---\nnames: [dog]", "line 2: broken YAML: but found another document"),
+        ("names: [cat]\nnames: [dog]", "names is there 2 times; leave one"),
+        ("names: cat, dog", "names is 'cat, dog', want a list, or names by number; mend it"),
+        ("names: {0: cat, 2: dog}", "the numbers of names are not 0 to 1, but 0, 2; name every class"),
+        ("names: {0: cat, 0: dog}", "not 0 to 1, but 0, 0; name every class"),
+        ("names: {cat: 0, dog: 1}", "not 0 to 1, but cat, dog; name every class"),
+        ("names:\n- cat\n-\n", "line 3: the name of class 1 is empty or no text; name every class"),
+        ("names: [cat, [dog]]", "line 1: the name of class 1 is empty or no text"),
+        ("names:\n- cat: small\n", "line 2: the name of class 0 is empty or no text"),
+    ],
+)
+def test_names_that_make_no_sense_in_yaml(tmp_path: Path, three: list[Any], text: str, words: str) -> None:
+    write(tmp_path, three)
+    (tmp_path / "data.yaml").write_text(text)
+    with pytest.raises(SeeallError, match=words) as caught:
+        find_annotated(str(tmp_path), "detection")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_broken_yaml_beside(tmp_path: Path, three: list[Any], same: Callable[[Any], None]) -> None:
+    write(tmp_path, three)
+    (tmp_path / "args.yaml").write_text("lr: {{ lr }")
+    annotated = find_annotated(str(tmp_path), "detection")
+    same(annotated)
+    [(where, what)] = annotated.repairs
+    assert where == "args.yaml" and what.startswith("YAML file that cannot be read left out: ") and "line 1" in what
 
 
 def test_names_elsewhere(tmp_path: Path, three: list[Any]) -> None:

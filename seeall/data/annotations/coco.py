@@ -29,16 +29,19 @@ _SAMPLE = 50
 def find(root: Path, sources: Sequence[Source], names: Sequence[str] | None) -> Found:
     """What JSON files say. Classes are in the order of their ids, those of later files behind, or `names`.
 
-    Raises: SeeallError for what is no COCO JSON, an unknown category id, a coordinate that is no number, a picture
-        that is there twice, and pictures that are not found.
+    Raises: SeeallError for what is no COCO JSON, an unknown category id, a category id with two names, annotations of
+        other pictures alone, a coordinate that is no number, a picture that is there twice, and pictures that are not
+        found.
     """
     seen: dict[str, int] = {}
-    repairs = []
+    repairs: list[files.Repair] = []
     for path, _, held in sources:
         told = _categories(path, held)
         ids, counts = sorted(told), Counter(_id(a, "category_id", path, "annotation") for a in held["annotations"])
         if ids and ids != list(range(ids[0], ids[0] + len(ids))):
             repairs.append((path.name, f"category ids with holes: {ids[0]} to {ids[-1]}, numbered anew from 0"))
+        again = Counter(_id(one, "id", path, "category") for one in held["categories"]) - Counter(ids)
+        repairs += [(path.name, f"category listed more than once, taken once: id {id}, {told[id]}") for id in again]
         for id in ids:
             seen[told[id]] = seen.get(told[id], 0) + counts.get(id, 0)
     classes, unwanted = files.chosen(seen, names, str(root))
@@ -61,6 +64,7 @@ def _add(found: Found, source: Source) -> None:
     if len(images) < len(held["images"]):
         raise SeeallError(f"{path}: an image id is there twice; number the images anew")
     things: dict[Any, list[Thing]] = {id: [] for id in images}
+    strays = []
     for k, one in enumerate(held["annotations"]):
         number = k if one.get("id") is None else _id(one, "id", path, "annotation")
         where = f"{path}: annotation {number}"
@@ -69,8 +73,14 @@ def _add(found: Found, source: Source) -> None:
             raise SeeallError(f"{where}: category id {category!r} is not among the categories; add it or mend it")
         if image not in images:
             found.repairs.append((path.name, f"annotation of no picture left out: image id {image!r}"))
+            strays.append(image)
         elif (kind := kinds[category]) is not None:
             things[image].append(_thing(one, kind, where, images[image]))
+    if images and strays and len(strays) == len(held["annotations"]):
+        raise SeeallError(
+            f"{path}: none of its {len(strays)} annotations is of a picture that it lists: image ids such as "
+            f"{strays[0]!r}, but pictures with ids such as {next(iter(images))!r}; mend the ids"
+        )
     folder = _folder(path, [str(_get(image, "file_name", path, "image")) for image in images.values()])
     for id, image in images.items():
         file = folder / str(image["file_name"])
@@ -84,13 +94,17 @@ def _add(found: Found, source: Source) -> None:
 
 
 def _categories(path: Path, held: Any) -> dict[Any, str]:
-    """Id → name."""
+    """Id → name. Raises SeeallError for an id with two names."""
     for part in ("images", "annotations", "categories"):
         if not isinstance(held, dict) or not isinstance(held.get(part), list):
             raise SeeallError(f"{path}: COCO JSON without a list {part!r}; add it")
         if any(not isinstance(one, dict) for one in held[part]):
             raise SeeallError(f"{path}: {part!r} holds something that is no object; take it out")
-    told = {_id(one, "id", path, "category"): str(_get(one, "name", path, "category")) for one in held["categories"]}
+    told: dict[Any, str] = {}
+    for one in held["categories"]:
+        id, name = _id(one, "id", path, "category"), str(_get(one, "name", path, "category"))
+        if told.setdefault(id, name) != name:
+            raise SeeallError(f"{path}: category id {id} is both {told[id]} and {name}; number the categories anew")
     if any(not isinstance(id, int) for id in told):
         raise SeeallError(f"{path}: a category id that is no whole number; number the categories")
     return told

@@ -32,10 +32,16 @@ def mask(outline: Outline, height: int, width: int, where: str) -> NDArray[np.bo
     """(H, W) of one outline. Raises SeeallError for a run-length encoding of another size, or one that is broken."""
     if isinstance(outline, dict):
         return np.asarray(coco.decode(whole(outline, height, width, where)), np.bool_)
-    flat = [np.ascontiguousarray(polygon, np.float64).ravel().tolist() for polygon in outline]
-    if not flat:
+    if not outline:
         return np.zeros((height, width), np.bool_)
-    return np.asarray(coco.decode(coco.merge(coco.frPyObjects(flat, height, width))), np.bool_)
+    return np.asarray(coco.decode(_joined(outline, height, width)), np.bool_)
+
+
+def area(outline: Outline, height: int, width: int, where: str) -> int:
+    """Pixels of `mask`, counted without it. Raises as `mask` does."""
+    if isinstance(outline, dict):
+        return int(coco.area(whole(outline, height, width, where)))
+    return int(coco.area(_joined(outline, height, width))) if outline else 0
 
 
 def whole(outline: dict[str, Any], height: int, width: int, where: str) -> dict[str, Any]:
@@ -98,12 +104,21 @@ def upright(outline: Outline, orientation: int, height: int, width: int, where: 
     return [start + polygon[:, ::-1] * (across, down) for polygon in outline]
 
 
+def _joined(outline: Sequence[Polygon], height: int, width: int) -> Any:
+    """The run-length encoding of at least one polygon."""
+    flat = [np.ascontiguousarray(polygon, np.float64).ravel().tolist() for polygon in outline]
+    return coco.merge(coco.frPyObjects(flat, height, width))
+
+
 def _packed(outline: dict[str, Any], where: str) -> dict[str, Any]:
     """A run-length encoding with its counts as text, found to be whole."""
     try:
         height, width = (int(n) for n in outline["size"])
         counts = outline["counts"]
         if isinstance(counts, list):
+            wrong = [n for n in counts if isinstance(n, bool) or not isinstance(n, int) or not 0 <= n <= height * width]
+            if wrong:
+                raise ValueError(f"{repr(wrong[0])[:40]} among its counts, want whole numbers of 0 to {height * width}")
             counts = coco.frPyObjects(outline, height, width)["counts"]
         counts = counts.encode("ascii") if isinstance(counts, str) else counts
         if (there := _length(counts)) != height * width:

@@ -7,6 +7,7 @@ can be mended and says so. What is wrong is named before a colon, so that `check
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -28,6 +29,7 @@ KNOWS = {"detection": {"boxes"}, "instance": {"boxes", "masks"}, "segmentation":
 """Task → what it is told."""
 _SLACK = 0.5
 """How far a box may reach outside its picture without a word, px: what rounding does."""
+_BLANK = "outline without a pixel in the picture left out"
 
 
 @dataclass(frozen=True)
@@ -77,8 +79,8 @@ class Found:
 def annotated(found: Found, source: str, task: str) -> Annotated:
     """The pictures of `found` with what `task` is told; for segmentation, class 0 is the background.
 
-    Raises: SeeallError where there are no pictures, too many are missing, nothing is annotated, or outlines are
-        asked for and there are none.
+    Raises: SeeallError where there are no pictures, too many are missing, nothing is annotated that can be
+        learnt, or outlines are asked for and there are none.
     """
     repairs = [*found.repairs, *left_out(source, found.missing, len(found.entries))]
     written = [thing for entry in found.entries for thing in entry.note.things]
@@ -92,7 +94,7 @@ def annotated(found: Found, source: str, task: str) -> Annotated:
         raise SeeallError(
             f"{source}: {found.layout} with boxes only, which serve --task detection; {task} needs outlines"
         )
-    notes, sizes = [], files.sizes([entry.file for entry in found.entries])
+    notes, sizes, before = [], files.sizes([entry.file for entry in found.entries]), len(repairs)
     for entry, size, turn in zip(found.entries, sizes, _turns(found.entries, sizes)):
         note = entry.note
         if size and entry.said and size != entry.said:
@@ -105,6 +107,8 @@ def annotated(found: Found, source: str, task: str) -> Annotated:
             else:
                 repairs.append((entry.id, f"another size in the annotation: {said} px, taken as {real} px"))
         notes.append(_mended(note, size, task, found.classes, repairs))
+    if not any(_why_not(thing, note, size, task) is None for note, size in zip(notes, sizes) for thing in note.things):
+        raise SeeallError(f"{source}: {_nothing(notes, sizes, task, repairs[before:])}; mend that or annotate more")
     splits = [entry.split for entry in found.entries]
     pictures = Pictures(
         source, [entry.id for entry in found.entries], [entry.file for entry in found.entries], decode,
@@ -113,6 +117,35 @@ def annotated(found: Found, source: str, task: str) -> Annotated:
     classes = ["background", *found.classes] if task == "segmentation" else list(found.classes)
     reading = functools.partial(interpret, task=task)
     return Annotated(pictures, classes, frozenset(KNOWS[task]), notes, reading, repairs)
+
+
+def _why_not(thing: Thing, note: Note, size: tuple[int, int] | None, task: str) -> str | None:
+    """Why a thing that is kept can still not be learnt; None where it can."""
+    if thing.crowd:
+        return "crowd or difficult thing, not to be learnt"
+    if task == "detection" or size is None:
+        return None
+    return None if polygons.area(_placed(thing, note, *size).outline or [], *size, note.where) else _BLANK
+
+
+def _nothing(
+    notes: Sequence[Note], sizes: Sequence[tuple[int, int] | None], task: str, repairs: Sequence[Repair]
+) -> str:
+    """Why nothing can be learnt, by kind and with an example. repairs: those of the things."""
+    lost = [(where, words) for where, words in repairs if words.partition(": ")[0].endswith("left out")]
+    lost += [
+        (note.where, why)
+        for note, size in zip(notes, sizes)
+        for thing in note.things
+        if (why := _why_not(thing, note, size, task))
+    ]
+    kinds = Counter(words.partition(": ")[0] for _, words in lost)
+    where, words = lost[0]
+    return (
+        f"{len(notes)} pictures, but nothing annotated in them can be learnt: "
+        f"{', '.join(f'{times} x {kind}' for kind, times in kinds.items())}, such as in {where}"
+        + (f": {words.partition(': ')[2]}" if ": " in words else "")
+    )
 
 
 def left_out(source: str, missing: Sequence[tuple[str, str]], there: int) -> list[Repair]:
@@ -237,9 +270,20 @@ def _mended(note: Note, size: tuple[int, int] | None, task: str, classes: Sequen
         if wrong:
             named = ", ".join(f"{v:g}" for v in np.round(box, 1).tolist())
             repairs.append((note.where, f"{wrong}: {classes[thing.kind]} ({named}) in {width}x{height} px"))
-        if _clipped(box, height, width):
-            kept.append(thing)
+        if not _clipped(box, height, width):
+            continue
+        if task != "detection" and _blank(placed.outline or [], height, width, note.where):
+            repairs.append((note.where, f"{_BLANK}: {classes[thing.kind]} in {width}x{height} px"))
+            continue
+        kept.append(thing)
     return replace(note, things=tuple(kept))
+
+
+def _blank(outline: Outline, height: int, width: int, where: str) -> bool:
+    """Whether an outline has no pixel in the picture, as far as that shows without filling polygons."""
+    if isinstance(outline, dict):
+        return not polygons.area(outline, height, width, where)
+    return _clipped(polygons.bounds(outline, where), height, width) is None
 
 
 def _wrong(box: Box, height: int, width: int) -> str | None:

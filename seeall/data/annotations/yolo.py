@@ -7,11 +7,11 @@ Names are in `data.yaml`, of which the entry `names` is read, or in `classes.txt
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import yaml
 
 from seeall.data.annotations import files
 from seeall.data.annotations.files import Repair
@@ -20,19 +20,17 @@ from seeall.types import SeeallError
 
 _FARTHEST = 2.0
 """A share beyond which a coordinate must be meant in px."""
-_ITEM = re.compile(r"(?:\s*\d+\s*:)?\s*(?:'(?:[^']|'')*'|\"[^\"]*\"|[^\s,'\"][^,]*)")
-"""A name in brackets, with its number where it has one; quotes count where they open it."""
 _LISTS = ("classes.txt", "obj.names", "labels/classes.txt")
 
 
 def find(root: Path, names: Sequence[str] | None) -> Found:
     """What is in the folder `root`. Classes are `names`, else as the folder names them, else called by their numbers.
 
-    Raises: SeeallError for a line that makes no sense and for a class without a name.
+    Raises: SeeallError for a line or a file of names that makes no sense and for a class without a name.
     """
     repairs: list[Repair] = []
     places = files.pictures(root, "images", repairs)
-    classes = list(names or _names(root) or ())
+    classes = list(names or _names(root, repairs) or ())
     labels = {
         base: {s: Path(f) for s, f in files.below(base / "labels", {".txt"}).items() if Path(s).name != "classes"}
         for _, base in files.homes(root, "labels")
@@ -51,48 +49,51 @@ def find(root: Path, names: Sequence[str] | None) -> Found:
     return found
 
 
-def _names(root: Path) -> list[str] | None:
+def _names(root: Path, repairs: list[Repair]) -> list[str] | None:
+    """What the folder calls its classes. A broken file that says nothing of names is left out; `repairs` is told."""
     for file in sorted([*root.glob("*.yaml"), *root.glob("*.yml")]):
-        if (names := yaml_names(file)) is not None:
-            return names
+        try:
+            if (names := yaml_names(file)) is not None:
+                return names
+        except SeeallError as fault:
+            if "names" in files.text(file):
+                raise
+            repairs.append((file.name, f"YAML file that cannot be read left out: {fault}"))
     return next((files.lines(root / name) for name in _LISTS if (root / name).is_file()), None)
 
 
 def yaml_names(file: Path) -> list[str] | None:
-    """The entry `names` of a YAML file, None without one: a list or numbered names, in brackets or line by line.
+    """The entry `names` of a YAML file, a list or names by number, each as it is written; None where it names nothing.
 
-    Raises: SeeallError where numbered names leave a number out.
+    Raises: SeeallError where the file is broken, and where `names` is anything else or leaves a class without a name.
     """
-    lines = [re.sub(r"(^|\s)#.*", "", line).rstrip() for line in files.text(file).splitlines()]
-    start = next((k for k, line in enumerate(lines) if re.match(r"names\s*:", line)), None)
-    if start is None:
+    try:
+        top = yaml.compose(files.text(file), yaml.BaseLoader)
+    except (yaml.YAMLError, RecursionError) as fault:
+        mark, problem = getattr(fault, "problem_mark", None), getattr(fault, "problem", None)
+        where = f"{file}, line {mark.line + 1}" if mark else str(file)
+        raise SeeallError(f"{where}: broken YAML: {problem or str(fault).splitlines()[0]}; mend it") from None
+    entries = top.value if isinstance(top, yaml.MappingNode) else []
+    held = [value for key, value in entries if key.value == "names"]
+    if len(held) > 1:
+        raise SeeallError(f"{file}: names is there {len(held)} times; leave one")
+    if not held or not held[0].value:
         return None
-    rest = lines[start].partition(":")[2].strip()
-    if rest:
-        text = rest
-        for line in lines[start + 1 :]:
-            if text.count("[") + text.count("{") <= text.count("]") + text.count("}"):
-                break
-            text += " " + line.strip()
-        items = [part.strip() for part in _ITEM.findall(text.strip("[]{} "))]
+    if isinstance(held[0], yaml.ScalarNode):
+        raise SeeallError(f"{file}: names is {held[0].value[:40]!r}, want a list, or names by number; mend it")
+    if isinstance(held[0], yaml.MappingNode):
+        numbers, names = [str(key.value) for key, _ in held[0].value], [value for _, value in held[0].value]
     else:
-        items = []
-        for line in lines[start + 1 :]:
-            if line and not line.startswith((" ", "\t", "-")):
-                break
-            items += [re.sub(r"^-\s*", "", line.strip())] if line.strip() else []
-    numbered = [re.fullmatch(r"(\d+)\s*:\s*(.*)", item) for item in items]
-    told = {int(m[1]): m[2] for m in numbered if m} if all(numbered) else dict(enumerate(items))
-    if sorted(told) != list(range(len(told))):
-        raise SeeallError(f"{file}: the numbers of names are not 0 to {len(told) - 1}; name every class")
-    return [_unquoted(told[k].strip()) for k in sorted(told)] or None
-
-
-def _unquoted(name: str) -> str:
-    """What a name in YAML says."""
-    if len(name) > 1 and name[0] == name[-1] and name[0] in "'\"":
-        return name[1:-1].replace("''", "'") if name[0] == "'" else name[1:-1]
-    return name
+        numbers, names = [str(k) for k in range(len(held[0].value))], held[0].value
+    told = {int(number): name for number, name in zip(numbers, names) if number.isdecimal()}
+    if sorted(told) != list(range(len(names))):
+        there = ", ".join(numbers)[:60]
+        raise SeeallError(f"{file}: the numbers of names are not 0 to {len(names) - 1}, but {there}; name every class")
+    for k, name in told.items():
+        if not isinstance(name, yaml.ScalarNode) or not name.value.strip():
+            where = f"{file}, line {name.start_mark.line + 1}"
+            raise SeeallError(f"{where}: the name of class {k} is empty or no text; name every class")
+    return [told[k].value for k in sorted(told)]
 
 
 def _read(file: Path, classes: int) -> list[Thing]:

@@ -106,7 +106,7 @@ def test_flow_of_a_video_is_a_file_a_picture_and_a_frame_of_an_mp4_for_each_pair
         field = fields.read(tmp_path / "said" / image["flow"])
         assert field.known.shape == (40, 60) == (image["height"], image["width"])
         with Image.open(tmp_path / "said" / image["drawn"]) as picture:
-            assert picture.height == 40 and picture.width == 60 + 4 + 60
+            assert picture.size == (300 + 4 + 300, 200), "five times as large"
     (movie,) = (tmp_path / "said/videos").iterdir()
     found = video.probe(str(movie))
     assert movie.name == "walk.mp4" and len(found) == 3

@@ -80,12 +80,12 @@ class Inflated(nn.Module):
 
     def stages(self, x: Tensor) -> list[Tensor]:
         """The maps of every stage."""
-        return [_unfolded(part, len(part) // len(x)) for part in self.backbone.stages(self._folded(x))]
+        return [_unfolded(part, part.shape[0] // x.shape[0]) for part in self.backbone.stages(self._folded(x))]
 
     def forward(self, x: Tensor) -> Tensor:
         """The embedding."""
         y: Tensor = self.backbone(self._folded(x))
-        return y.view(len(x), -1, y.shape[1]).mean(1)
+        return y.view(x.shape[0], -1, y.shape[1]).mean(1)
 
     def _folded(self, x: Tensor) -> Tensor:
         self._clock.frames = x.shape[2]

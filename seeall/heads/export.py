@@ -10,6 +10,9 @@ by torch.export. The file takes pictures as float32 in [0, 1], RGB, at one size,
     action           (B, 3, T, S, S)    → scores (B, K), probabilities, of one window of T frames
     flow             (B, 2, 3, H, W)    → flow (B, 2, H, W), px to the right and downwards
     keypoints        (B, 3, S, S)  → keypoints (B, K, 3), x and y in px, and how sure each is, 0 to 1
+
+B is any number, which is tried out. A network that holds for one number alone is written for one at a time, if it can
+be, and that number is told, and stands in FILE.json.
 """
 
 from __future__ import annotations
@@ -42,6 +45,8 @@ TOLERANCE = 1e-4
 coordinate, since float32 has steps of 1.2e-4 px beyond 1024 px."""
 FORMATS = (".onnx", ".pt2")
 _TRIES = 3
+_OTHERS = (1, 3)
+"""Numbers of pictures that a file is tried with, besides that of the example that it was made with."""
 _OUTPUTS = {
     "classification": "scores",
     "action": "scores",
@@ -119,7 +124,8 @@ def export(
 
     height, width: of the pictures that the file will take, px; a square of the head's own size where not given
 
-    Returns: the file, its inputs and outputs, and the largest difference.
+    Returns: the file, its inputs and outputs, and the largest difference; of files that take several pictures at a time
+        `batch` besides, how many: "any", or the one number.
     Raises: SeeallError for another ending, a file that is there, a missing package, a head that cannot be exported
         so, or one that then says something else.
     """
@@ -137,20 +143,45 @@ def export(
     size = (height or recipe.image_size, width or height or recipe.image_size)
     model = _model(head, recipe.task).eval()
     shape = {"action": (3, getattr(head, "frames", 1), *size), "flow": (2, 3, *size)}.get(recipe.task, (3, *size))
-    given = [_drawn(size, seed) for seed in range(_TRIES)] if finder else [_noise((2, *shape))]
+    batch: int | None = None
     things = ["boxes", "labels", "scores", "masks"][: 4 if recipe.task == "instance" else 3]
     outputs = things if finder else [_OUTPUTS[recipe.task]]
     with _beside(out) as file, torch.no_grad():
-        exported = (_onnx if out.suffix == ".onnx" else _program)(model, given[0], file, outputs, finder)
-        difference = _checked(model, exported, given, finder)
+        if finder:
+            given = [_drawn(size, seed) for seed in range(_TRIES)]
+            difference = _checked(model, _onnx(model, given[0], file, outputs, finder), given, finder)
+        else:
+            difference, batch = _of_several(model, shape, file, outputs)
         if not difference <= TOLERANCE:  # nor NaN
             raise SeeallError(
                 f"{recipe.model} as {out.suffix} says something else than the head (by {difference:.2g}): not exported"
             )
         file.replace(out)
-    _describe(out, recipe, size)
-    taken = "×".join(map(str, given[0].shape))
-    return {"file": str(out), "input": taken, "outputs": ", ".join(outputs), "difference": difference}
+    if batch:
+        log.warning("%s cannot be written for any number at a time: the file takes %d, no other", recipe.model, batch)
+    many = {} if finder else {"batch": batch or "any"}
+    frames = {"action": {"frames": shape[1]}, "flow": {"frames": shape[0]}}.get(recipe.task, {})
+    _describe(out, recipe, size, many | frames)
+    taken = "×".join(map(str, shape if finder else (batch or "B", *shape)))
+    return {"file": str(out), "input": taken, "outputs": ", ".join(outputs), "difference": difference} | many
+
+
+def _of_several(model: nn.Module, shape: tuple[int, ...], file: Path, outputs: list[str]) -> tuple[float, int | None]:
+    """Write a model that takes several of `shape` at a time.
+
+    Returns: the largest difference; how many it takes, None for any number.
+    """
+    difference = float("nan")
+    for count in (2, 1):  # of one alone no exporter sees that its number may change
+        given = _noise((count, *shape))
+        exported = (_onnx if file.suffix == ".onnx" else _program)(model, given, file, outputs, False)
+        difference = _checked(model, exported, [given], False)
+        try:
+            others = [_checked(model, exported, [_noise((n, *shape), n)], False) for n in _OTHERS]
+        except Exception:  # each runtime refuses what a file does not take in a way of its own
+            continue
+        return float(np.max([difference, *others])), None
+    return difference, count
 
 
 @contextlib.contextmanager
@@ -234,7 +265,7 @@ def _onnx(
         except Exception as fault:
             raise SeeallError(f"cannot be exported to ONNX: {_reason(fault)}") from None
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # it warns of every step whose shape is known only then
+    options.log_severity_level = 4  # it warns of every step whose shape is known only then; what is wrong is raised
     session = onnxruntime.InferenceSession(str(out), options, providers=["CPUExecutionProvider"])
     return lambda pictures: session.run(None, {session.get_inputs()[0].name: pictures.numpy()})
 
@@ -244,9 +275,8 @@ def _program(
 ) -> Callable[[Tensor], list[Any]]:
     with _silence():
         try:
-            # of clips a network may hold only for as many as it was shown, which is found out
-            batch = torch.export.Dim.AUTO if given.ndim > 4 else torch.export.Dim("batch", min=1, max=1024)
-            made = torch.export.export(model, (given,), dynamic_shapes=({0: batch},))
+            # a network may hold only for as many as it was shown, which is found out
+            made = torch.export.export(model, (given,), dynamic_shapes=({0: torch.export.Dim.AUTO},))
             torch.export.save(made, str(out))
         except Exception as fault:
             raise SeeallError(f"cannot pass torch.export: {_reason(fault)}") from None
@@ -271,8 +301,9 @@ def _silence() -> Any:
         logging.disable(before)
 
 
-def _describe(out: Path, recipe: Recipe, size: tuple[int, int]) -> None:
+def _describe(out: Path, recipe: Recipe, size: tuple[int, int], more: dict[str, Any]) -> None:
     """FILE.json beside it: what the numbers that come out mean."""
     facts = {"task": recipe.task, "model": recipe.model, "classes": recipe.classes, "height": size[0], "width": size[1]}
+    facts |= more
     out.with_suffix(out.suffix + ".json").write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n")
     log.info("wrote %s", out)

@@ -270,3 +270,43 @@ def test_the_second_frame_is_put_back_exactly_by_whole_steps() -> None:
     vectors[..., 0] = 2
     back = draw.put_back(second, vectors)
     assert (back[:, :7] == second[:, 2:]).all() and (back[:, 7:] == 0).all()
+
+
+def groups(ink: np.ndarray) -> int:
+    """How many runs of columns have ink: letters that touch no other."""
+    columns = np.concatenate([[False], ink.any(0)])
+    return int((columns[1:] & ~columns[:-1]).sum())
+
+
+@pytest.mark.parametrize("side", [32, 64, 320])
+@pytest.mark.parametrize(("scale", "letters"), [(4.2, 5), (42.0, 4), (3.42, 6)])
+def test_the_speed_of_the_wheel_stands_on_white_with_its_point(side: int, scale: float, letters: int) -> None:
+    """Every letter, digit and point is a run of columns of its own, on white below the wheel."""
+    said = np.zeros((side, side, 2), np.float32)
+    said[..., 0] = scale
+    picture = draw.beside(np.zeros((side, side, 3), np.uint8), said, scale)
+    assert picture.shape == (320, 644, 3), "small ones are enlarged"
+    seen = picture[:, 324:].astype(int)
+    other = (seen != seen[-1, -1]).any(2)
+    corner = seen[: np.flatnonzero(other.any(1))[-1] + 1, : np.flatnonzero(other.any(0))[-1] + 1]
+    assert 0.02 < corner.shape[0] * corner.shape[1] / seen[..., 0].size < 0.1, "a corner, and no more"
+    grey = corner.max(2) == corner.min(2)
+    below = corner[np.flatnonzero(~grey.all(1))[-1] + 1 :]
+    ink = below.min(2) < 160
+    assert groups(ink) == letters and (below[:, [0, -1]] == 255).all() and (below[[0, -1]] == 255).all()
+    assert 8 <= np.flatnonzero(ink.any(1)).size <= 24, "as high as letters that can be read"
+
+
+def test_a_panel_is_enlarged_pixel_by_pixel_and_a_large_or_narrow_one_is_not_spoilt() -> None:
+    rng = np.random.default_rng(0)
+    frames = rng.integers(0, 256, (2, 60, 80, 3), dtype=np.uint8)
+    still = np.zeros((60, 80, 2), np.float32)
+    paper = draw.panel(frames, still, Field(still, np.ones((60, 80), np.bool_)))
+    assert paper.shape == (240, 5 * 320 + 4 * 4, 3)
+    assert np.array_equal(paper[:, :320], frames[1].repeat(4, 0).repeat(4, 1)), "put back by no motion"
+    assert np.array_equal(paper[:, 324:644], frames[0].repeat(4, 0).repeat(4, 1))
+    assert (paper[:, 3 * 324 : 3 * 324 + 320] >= 254).all() and (paper[:, -320:] == 0).all()
+    large = draw.beside(np.zeros((200, 400, 3), np.uint8), np.zeros((200, 400, 2), np.float32), 1.0)
+    assert large.shape == (200, 804, 3)
+    narrow = draw.beside(np.zeros((4, 200, 3), np.uint8), np.zeros((4, 200, 2), np.float32), 1.0)
+    assert narrow.shape == (4, 404, 3) and (narrow[:, 204:] >= 254).all(), "no part of a wheel"

@@ -139,7 +139,24 @@ def test_a_run_resumes_and_is_exported(flow_run: Path, tmp_path: Path, at: Calla
     with pytest.raises(Stopped):
         run("cut")
     assert (whole / "head.safetensors").read_bytes() == (run("cut", resume=True) / "head.safetensors").read_bytes()
-    assert export(whole, tmp_path / "head.onnx")["difference"] < 1e-4
+    told = export(whole, tmp_path / "head.onnx")
+    assert told["difference"] < 1e-4 and told["batch"] == "any"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("streams", ["inflated", "per-frame"])
+def test_exported_it_takes_any_number_of_clips(flow_run: Path, streams: str, tmp_path: Path) -> None:
+    head, recipe = head_of(flow_run, streams=streams)
+    build.save(head.eval(), recipe, tmp_path)
+    told = export(tmp_path, tmp_path / "head.pt2")
+    assert told["batch"] == "any" and told["difference"] < 1e-4
+    exported = torch.export.load(str(tmp_path / "head.pt2")).module()
+    mean, std = (part.view(1, 3, 1, 1, 1) for part in (head.normalise.mean, head.normalise.std))
+    for number in (1, 3):
+        clips = torch.rand(number, 3, 4, 32, 32, generator=torch.Generator().manual_seed(number))
+        with torch.no_grad():
+            wanted = head.network((clips - mean) / std).softmax(1)
+        assert torch.allclose(exported(clips), wanted, atol=1e-4)
 
 
 def test_what_is_wrong_is_said(flow_run: Path, tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ class PerFrame(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The logits."""
         embedded = self.backbone(x.transpose(1, 2).flatten(0, 1))
-        scores: Tensor = self.score(self.dropout(embedded)).unflatten(0, (len(x), -1)).mean(1)
+        scores: Tensor = self.score(self.dropout(embedded)).unflatten(0, (x.shape[0], -1)).mean(1)
         return scores
 
 

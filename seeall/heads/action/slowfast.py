@@ -65,7 +65,7 @@ class SlowFast(nn.Module):
         slow = x[:, :, :: self.alpha]
         self._coming = [lateral(part) for lateral, part in zip(self.over, maps)]
         try:
-            embedded = self.backbone(slow.transpose(1, 2).flatten(0, 1)).unflatten(0, (len(x), -1)).mean(1)
+            embedded = self.backbone(slow.transpose(1, 2).flatten(0, 1)).unflatten(0, (x.shape[0], -1)).mean(1)
         finally:
             self._coming = []
         both = torch.cat([embedded, maps[-1].mean((2, 3, 4))], 1)

@@ -79,9 +79,9 @@ class TwoStream(nn.Module):
         if x.shape[2] < 2:
             return torch.zeros_like(x)
         frames = self.flow.normalise((x * self.std + self.mean).transpose(1, 2).flatten(0, 1))  # type: ignore[operator]
-        frames = frames.unflatten(0, (len(x), -1))
+        frames = frames.unflatten(0, (x.shape[0], -1))
         pairs = frames[:, :-1].flatten(0, 1), frames[:, 1:].flatten(0, 1)
         vectors = enlarged(self.flow.network(*pairs)[0].float(), x.shape[-2:]) / self.bound  # type: ignore[operator]
         seen = torch.cat([vectors, vectors.square().sum(1, keepdim=True).sqrt()], 1).clamp(-1, 1) * _RANGE
-        clips: Tensor = seen.view(len(x), -1, *seen.shape[1:]).transpose(1, 2).to(x.dtype)
+        clips: Tensor = seen.view(x.shape[0], -1, *seen.shape[1:]).transpose(1, 2).to(x.dtype)
         return clips

@@ -1,7 +1,7 @@
 """Flow that can be looked at: colours for directions, a wheel that explains them, errors, the second frame put back.
 
 Colours are those of Baker et al. 2011 (A Database and Evaluation Methodology for Optical Flow), by torchvision; the
-stronger a colour the faster, up to a speed that is written on the wheel.
+stronger a colour the faster, up to a speed that is written below the wheel.
 """
 
 from __future__ import annotations
@@ -22,6 +22,10 @@ from seeall.metrics.flow import errors_of
 
 _QUANTILE = 0.99
 _GAP = 4
+_READABLE = 320
+"""Pictures are drawn enlarged as long as their longer side is not above this, px."""
+_WHEEL, _LETTERS = 24, 12.0
+"""Least sides of the wheel, and least size of the letters below it, px."""
 
 
 def fastest(*fields: NDArray[np.float32]) -> float:
@@ -43,16 +47,30 @@ def coloured(vectors: NDArray[np.float32], scale: float, known: NDArray[np.bool_
     return picture
 
 
-def wheel(side: int, scale: float) -> Pixels:
-    """(side, side, 3): the colour of every direction up to `scale` px, and that speed in words."""
+def wheel(side: int, scale: float, letters: float) -> Pixels:
+    """The colour of every direction up to `scale` px, and below it that speed in words, on white: (height, width, 3).
+
+    side: of the wheel, px · letters: their size, px
+    """
     line = (np.arange(side) + 0.5) / side * 2 - 1
     vectors = np.stack(np.meshgrid(line, line), -1).astype(np.float32)
-    picture = coloured(scale * vectors, scale)
-    picture[(vectors**2).sum(-1) > 1] = 255
-    paper = Image.fromarray(picture)
-    font = ImageFont.load_default(max(9.0, side / 8))
-    ImageDraw.Draw(paper).text((side - 2, side - 1), f"{scale:.3g} px", (0, 0, 0), font, anchor="rs")
+    disc = coloured(scale * vectors, scale)
+    disc[(vectors**2).sum(-1) > 1] = 255
+    words, font = f"{scale:.3g} px", ImageFont.load_default(letters)
+    left, top, right, bottom = font.getbbox(words)
+    edge = round(letters / 4)
+    width = max(side, round(right - left)) + 2 * edge
+    paper = Image.new("RGB", (width, side + round(bottom - top) + 3 * edge), (255, 255, 255))
+    paper.paste(Image.fromarray(disc), ((width - side) // 2, edge))
+    place = ((width - right - left) / 2, side + 2 * edge - top)
+    ImageDraw.Draw(paper).text(place, words, (0, 0, 0), font)
     return np.asarray(paper)
+
+
+def _enlarged(picture: Pixels) -> Pixels:
+    """(H, W, 3) as it is; a small one larger by a whole number."""
+    factor = max(1, _READABLE // max(picture.shape[:2]))
+    return picture.repeat(factor, 0).repeat(factor, 1)
 
 
 def on_the_frame(frame: Pixels, truth: Truth, classes: Sequence[str]) -> Pixels:
@@ -86,21 +104,26 @@ def errors(said: NDArray[np.float32], true: Field, scale: float) -> Pixels:
 
 
 def beside(first: Pixels, said: NDArray[np.float32], scale: float) -> Pixels:
-    """The first frame (H, W, 3), left, and its flow (H, W, 2), right, with the wheel in a corner."""
-    colours, side = coloured(said, scale), max(24, min(said.shape[:2]) // 5)
-    corner = wheel(side, scale)[: said.shape[0], : said.shape[1]]
-    colours[: corner.shape[0], : corner.shape[1]] = corner
-    return np.concatenate([first, np.full((said.shape[0], _GAP, 3), 255, np.uint8), colours], 1)
+    """The first frame (H, W, 3), left, and its flow (H, W, 2), right, small ones enlarged, with the wheel in a corner
+    where there is room for it.
+    """
+    colours = _enlarged(coloured(said, scale))
+    height, width = colours.shape[:2]
+    corner = wheel(max(_WHEEL, min(height, width) // 5), scale, max(_LETTERS, (height * width) ** 0.5 / 20))
+    if corner.shape[0] < height and corner.shape[1] < width:
+        colours[: corner.shape[0], : corner.shape[1]] = corner
+    return np.concatenate([_enlarged(first), np.full((height, _GAP, 3), 255, np.uint8), colours], 1)
 
 
 def panel(frames: NDArray[np.uint8], said: NDArray[np.float32], true: Field | None = None) -> Pixels:
-    """Side by side: the second frame put back, the first, the flow said, and, where there is, the true one and errors.
+    """Side by side: the second frame put back, the first, the flow said, and, where there is, the true one and errors;
+    small ones enlarged.
 
     frames: (2, H, W, 3).
     """
     scale = fastest(said) if true is None else fastest(true.vectors[true.known][None], said)
-    parts = [put_back(frames[1], said), beside(frames[0], said, scale)]
+    parts = [_enlarged(put_back(frames[1], said)), beside(frames[0], said, scale)]
     if true is not None:
-        parts += [coloured(true.vectors, scale, true.known), errors(said, true, scale)]
-    gap = np.full((said.shape[0], _GAP, 3), 255, np.uint8)
+        parts += [_enlarged(coloured(true.vectors, scale, true.known)), _enlarged(errors(said, true, scale))]
+    gap = np.full((parts[0].shape[0], _GAP, 3), 255, np.uint8)
     return np.concatenate([part for one in parts for part in (one, gap)][:-1], 1)

@@ -166,7 +166,7 @@ def resample_positions(positions: Tensor, rows: int, columns: int) -> Tensor:
 def _vit_walk(network: Any, x: Tensor) -> tuple[list[Tensor], Tensor]:
     grid = network.conv_proj(pad_to(x, network.patch_size))
     rows, columns = grid.shape[-2:]
-    tokens = torch.cat([network.class_token.expand(len(grid), -1, -1), grid.flatten(2).mT], dim=1)
+    tokens = torch.cat([network.class_token.expand(grid.shape[0], -1, -1), grid.flatten(2).mT], dim=1)
     encoder = network.encoder
     tokens = tokens + resample_positions(encoder.pos_embedding, rows, columns)
     tokens = encoder.ln(encoder.layers(encoder.dropout(tokens)))

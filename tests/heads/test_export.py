@@ -34,9 +34,9 @@ class Pinned(nn.Module):
         return scores
 
 
-def saved(out: Path, task: str, model: str, settings: dict[str, Any]) -> nn.Module:
+def saved(out: Path, task: str, model: str, settings: dict[str, Any], family: str = "timm/resnet10t") -> nn.Module:
     torch.manual_seed(0)
-    family = "resnet18" if model == "slowfast" else "timm/resnet10t"  # few layers: exporters take their time over each
+    family = "resnet18" if model == "slowfast" else family  # few layers: exporters take their time over each
     recipe = build.Recipe(task, model, ("go", "stay", "turn"), 32, family, {}, settings)
     head = build.assemble(recipe, build_backbone(family)[0], About(32))
     build.save(head, recipe, out)
@@ -73,6 +73,16 @@ def test_a_head_of_clips_takes_any_number_of_them(model: str, name: str, tmp_pat
     for number in (1, 2, 3, 5):
         clips = torch.rand(number, 3, FRAMES, 32, 32, generator=torch.Generator().manual_seed(number))
         np.testing.assert_allclose(exported(clips), says(head, clips), atol=TOLERANCE)
+
+
+@pytest.mark.parametrize("name", ["head.onnx", "head.pt2"])
+def test_a_transformer_takes_any_number_of_pictures(name: str, tmp_path: Path) -> None:
+    head = saved(tmp_path, "classification", "linear", {}, "vit_tiny")
+    assert export(tmp_path, tmp_path / name)["batch"] == "any"
+    _, exported = opened(tmp_path / name)
+    for number in (1, 4):
+        pictures = torch.rand(number, 3, 32, 32, generator=torch.Generator().manual_seed(number))
+        np.testing.assert_allclose(exported(pictures), says(head, pictures), atol=TOLERANCE)
 
 
 @pytest.mark.parametrize("name", ["head.onnx", "head.pt2"])

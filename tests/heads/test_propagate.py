@@ -217,3 +217,18 @@ def test_the_command_writes_masks_of_all_frames_and_judges_them(ssl: Any, backbo
     ):  # fmt: skip
         code, _, fault = ssl("propagate", WORLD, "--out", out, *more)
         assert code == 2 and words in fault and "Traceback" not in fault, (fault, words)
+
+
+def test_clips_without_a_mask_are_named(ssl: Any, backbone: Path, tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        for part in ("frames", "masks"):
+            (tmp_path / "in" / name / part).mkdir(parents=True)
+        for k in range(3):
+            Image.new("RGB", (48, 48), (80 * k, 0, 0)).save(tmp_path / "in" / name / "frames" / f"{k}.png")
+    mask = np.zeros((48, 48), np.uint8)
+    mask[:20] = 255
+    Image.fromarray(mask).save(tmp_path / "in" / "cat" / "masks" / "0.png")
+    own = ("--set", "stride=4", "--set", "side=48", "--quiet", "--json")
+    code, out, err = ssl("propagate", tmp_path / "in", "--from", backbone, "--out", tmp_path / "out", *own)
+    assert code == 0 and json.loads(out)["pictures"] == 3, err
+    assert "1 of 2 clips have no mask to carry: dog" in err

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from seeall.console import bar
+from seeall.console import bar, log
 from seeall.data.annotations.truth import IGNORE
 from seeall.data.motion.masked import by_clip, find_masked
 from seeall.heads.book import Book, moment, prepare
@@ -19,6 +19,8 @@ from seeall.heads.video.spread import mask_of
 from seeall.metrics.segmentation import confusion, segmentation
 from seeall.metrics.video import region_similarity
 from seeall.types import SeeallError
+
+_NAMED = 5
 
 
 def propagate(
@@ -53,11 +55,13 @@ def propagate(
     carry = carrier(by, whole, how)
     prepare(out, overwrite, [whole.pictures.root])
     book, told = Book(out, "video-segmentation", whole.classes, 0.0), _Judged(whole.classes)
+    bare = list[str]()
     with bar("carrying masks", len(whole)) as progress:
         for clip, rows in clips.items():
             there = [row for row in rows if whole.notes[row] is not None]
             masks = {row: mask_of(whole, row) for row in _used(rows, there, every)}
             found = carry(rows, masks, reach or len(rows)) if masks else {}
+            bare += [] if masks else [clip]
             for row in rows:
                 progress.update(1)
                 mask = masks[row] if row in masks else found.get(row)
@@ -67,6 +71,9 @@ def propagate(
             book.cut()
             judged = [row for row in there if row in found]
             told.clip(clip, masks.values(), [(found[row], mask_of(whole, row)) for row in judged])
+    if bare:
+        more = f" and {len(bare) - _NAMED} more" if len(bare) > _NAMED else ""
+        log.warning("%d of %d clips have no mask to carry: %s%s", len(bare), len(clips), ", ".join(bare[:_NAMED]), more)
     return {**book.close(), "clips": len(clips), **told.figures()}
 
 

@@ -183,7 +183,7 @@ def test_exported_it_says_the_same(model: str, runs: Path, tmp_path: Path) -> No
     for name in ("head.onnx", "head.pt2"):
         told = export(runs / model, tmp_path / name)
         assert told["difference"] <= TOLERANCE and (tmp_path / name).exists()
-        alone = name == "head.onnx" and model in ("flownetc", "raft")  # they cut a batch of 2 B in two
+        alone = name == "head.onnx" and model == "raft"  # it cuts a batch of 2 B in two
         assert told["batch"] == (1 if alone else "any")
 
 

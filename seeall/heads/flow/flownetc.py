@@ -64,7 +64,8 @@ class FlowNetC(nn.Module):
 
     def forward(self, first: Tensor, second: Tensor) -> list[Tensor]:
         """(B, 2, ⌈H/s⌉, ⌈W/s⌉) for each stride s from `finest` to 64."""
-        both = [part.chunk(2) for part in self.maps(torch.cat([first, second]))]
+        count = first.shape[0]  # which exporters see that a file may take any number of
+        both = [(part[:count], part[count:]) for part in self.maps(torch.cat([first, second]))]
         one, other = both[self.compared]
         alike = F.leaky_relu(correlate(one, other, self.reach, self.step), SLOPE)
         x = self.join(torch.cat([self.redirect(one), alike], 1))
